@@ -53,7 +53,13 @@ class Parent:
     """The other end of the handshake."""
 
     def __init__(
-        self, exe: str, npreserve: int = 0, preserved: tuple[int, ...] = (), wrap: list[str] | None = None
+        self,
+        exe: str,
+        npreserve: int = 0,
+        preserved: tuple[int, ...] = (),
+        wrap: list[str] | None = None,
+        *,
+        joins: bool = False,
     ) -> None:
         """``wrap``: the arguments of ``exe`` when that is a program which executes init, the last
         of them."""
@@ -70,7 +76,7 @@ class Parent:
         ]
         actions += [(os.POSIX_SPAWN_DUP2, fd, 3 + i) for i, fd in enumerate(moved[2:])]
         actions.append((os.POSIX_SPAWN_DUP2, moved[0], 3 + npreserve))
-        argv = [*(wrap or ["pyrunc-init"]), str(npreserve)]
+        argv = [*(wrap or ["pyrunc-init"]), str(npreserve), *(["joins"] if joins else [])]
         self.pid = os.posix_spawn(exe, argv, {}, file_actions=actions)
         self.children = [self.pid]
         self.early: list[handshake.Record] = []  # what init wrote before enter reported its pid

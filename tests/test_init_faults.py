@@ -409,8 +409,6 @@ TOLERATED = {
     # the name of the process
     "start: prctl",
     "start: close",
-    # it has been the leader of its session since its start
-    "session: setsid",
     # first tried with root's rights; the user tries again
     "identity: chdir", "identity: getcwd",
     # the next directory of PATH also has the program

@@ -15,9 +15,11 @@ import init_parent
 from init_parent import ALLOW, ERRNO, Parent, Spawn, fail, finish, needs_root, program, run, shell, status_of
 from pyrunc import handshake
 from pyrunc.plan import Plan, ops
+from pyrunc.spec.names import CLONE_FLAGS
 
 init_exe, spawn = init_parent.init_exe, init_parent.spawn
 
+CLONE_NEWPID, CLONE_NEWUTS = CLONE_FLAGS["pid"], CLONE_FLAGS["uts"]
 COMPLETE = {"policy": ops.P_CLONE_INIT_COMPLETE, "cgroup_fd": 0xFFFFFFFF}
 CAP_CHOWN, CAP_SYS_ADMIN = 1, 1 << 21
 NUMBERS = {
@@ -66,7 +68,7 @@ def test_it_waits_with_nothing_but_the_socket(spawn: Spawn) -> None:
 
 
 def test_the_callers_session_is_left_before_the_plan_arrives(spawn: Spawn) -> None:
-    parent = spawn()
+    parent = spawn(joins=True)
     limit = time.monotonic() + init_parent.TIMEOUT
     while os.getsid(parent.pid) != parent.pid and time.monotonic() < limit:
         time.sleep(0.001)
@@ -79,6 +81,25 @@ def test_the_callers_session_is_left_before_the_plan_arrives(spawn: Spawn) -> No
     assert parent.wait(pid) == 0
 
 
+@needs_root
+@pytest.mark.parametrize(("flags", "leaves"), [(0, True), (CLONE_NEWUTS, True), (CLONE_NEWPID, False)])
+def test_the_callers_session_is_left_before_a_clone_that_others_see(spawn: Spawn, flags: int, leaves: bool) -> None:
+    """A new pid namespace has no other processes; there SETSID is enough."""
+    plan = Plan()
+    plan.unshare("/linux/namespaces", flags=flags)
+    plan.clone_init("(default)")
+    plan.sync_mounted("(default)")
+    plan.setsid("(default)")
+    parent = spawn()
+    parent.plan(executed(plan, ["/bin/true"]))
+    pid = parent.adopt()
+    parent.expect(handshake.MOUNTED)
+    assert os.getsid(pid) == (parent.pid if leaves else os.getsid(0))
+    parent.go()
+    assert parent.recv() is None
+    assert parent.wait(pid) == 0
+
+
 def test_a_session_that_cannot_be_made(spawn: Spawn) -> None:
     """The clone would stay in the session of the process that cloned it."""
     plan = Plan()
@@ -86,7 +107,7 @@ def test_a_session_that_cannot_be_made(spawn: Spawn) -> None:
     filter_step(plan, program({NUMBERS["setsid"]: ERRNO | errno.EPERM}, ALLOW))
     plan.clone_init("(default)", **COMPLETE)
     plan.setsid("/process/terminal")
-    parent = spawn()
+    parent = spawn(joins=True)
     pid = waiting(parent, executed(plan, ["/bin/true"]))
     parent.go()
     record = parent.expect(handshake.FAIL)

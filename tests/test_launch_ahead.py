@@ -45,7 +45,7 @@ CASES = {
     # A program that cannot be executed is reported later, and its end closes the socket.
     "fails": """
 ours, theirs = pair()
-pid = lib.pr_spawn_init_ahead(image(b"not a program"), theirs, 0, ffi.NULL)
+pid = lib.pr_spawn_init_ahead(image(b"not a program"), theirs, 0, 0, ffi.NULL)
 os.close(theirs)
 assert pid > 0, pid
 assert os.read(ours, 1) == b""
@@ -53,7 +53,7 @@ assert end(pid) == 127
 print(lib.pr_spawn_error())
 """,
     "socket": """
-pid = lib.pr_spawn_init_ahead(image(b"not a program"), 900, 0, ffi.NULL)
+pid = lib.pr_spawn_init_ahead(image(b"not a program"), 900, 0, 0, ffi.NULL)
 assert end(pid) == 127
 print(lib.pr_spawn_error())
 """,
@@ -61,17 +61,17 @@ print(lib.pr_spawn_error())
     "second": """
 ours, theirs = pair()
 bad = image(b"not a program")
-assert end(lib.pr_spawn_init_ahead(bad, theirs, 0, ffi.NULL)) == 127
-print(lib.pr_spawn_init_ahead(bad, theirs, 0, ffi.NULL))
+assert end(lib.pr_spawn_init_ahead(bad, theirs, 0, 0, ffi.NULL)) == 127
+print(lib.pr_spawn_init_ahead(bad, theirs, 0, 0, ffi.NULL))
 """,
-    "count": "print(lib.pr_spawn_init_ahead(0, 0, -1, ffi.NULL), lib.pr_spawn_error())",
+    "count": "print(lib.pr_spawn_init_ahead(0, 0, -1, 0, ffi.NULL), lib.pr_spawn_error())",
     # A child that is killed first says nothing.
     "works": """
 ours, theirs = pair()
 log = os.open("/dev/null", os.O_RDWR)
 with open("/bin/true", "rb") as file:
     exe = image(file.read())
-pid = lib.pr_spawn_init_ahead(exe, theirs, 0, ffi.new("int[3]", [-1, log, log]))
+pid = lib.pr_spawn_init_ahead(exe, theirs, 0, 0, ffi.new("int[3]", [-1, log, log]))
 os.close(theirs)
 os.close(exe)  # the child has its own
 assert os.read(ours, 1) == b""

@@ -244,9 +244,9 @@ def test_an_end_of_init_that_stays_open_is_an_error(monkeypatch: pytest.MonkeyPa
     def fails(fd: int) -> None:
         raise OSError(errno.EIO, "")
 
-    monkeypatch.setattr(session, "spawn_init", lambda stdio, preserved: (7, 8, 4242))
+    monkeypatch.setattr(session, "spawn_init", lambda stdio, preserved, joins: (7, 8, 4242))
     monkeypatch.setattr(posix, "close", fails)
-    stub = SimpleNamespace(channel=SimpleNamespace(fd=-1), enter_pid=0)
+    stub = SimpleNamespace(channel=SimpleNamespace(fd=-1), enter_pid=0, joins=False)
     with pytest.raises(OSError, match=r"^\[Errno 5\]"):
         session.InitSession.start_init(stub, [], 0)  # type: ignore[arg-type]
     assert (stub.channel.fd, stub.enter_pid) == (7, 4242)

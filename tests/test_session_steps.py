@@ -457,7 +457,7 @@ SPAWN: dict[str, Any] = {
     "posix.getpid": 31, "interpreter.FROZEN": False,
 }  # fmt: skip
 STARTING: dict[str, Row] = {
-    "spawn_init": (lambda w: spawn.spawn_init([1, 2, 3], 5), [
+    "spawn_init": (lambda w: spawn.spawn_init([1, 2, 3], 5, True), [
         {}, {"sockets.socketpair": (0, 0), "processes.spawn_init": PyruncError("p")},
           {"files.memfd_sealed": failed(errno.EMFILE)},
         {"sockets.socketpair": failed(errno.EMFILE)}, {"processes.spawn_init": failed(errno.EAGAIN)},

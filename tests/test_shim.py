@@ -42,7 +42,10 @@ extern char **environ;
 int main(int argc, char **argv)
 {
     char out[4096], line[256];
-    int n = snprintf(out, sizeof out, "argv=%s %s env=%d fds=", argv[0], argc == 2 ? argv[1] : "?", environ[0] != NULL);
+    int n = snprintf(out, sizeof out, "argv=");
+    for (int i = 0; i < argc; i++)
+        n += snprintf(out + n, sizeof out - (size_t)n, "%s ", argv[i]);
+    n += snprintf(out + n, sizeof out - (size_t)n, "env=%d fds=", environ[0] != NULL);
     for (int fd = 0; fd < 600; fd++)
         if (fcntl(fd, F_GETFD) >= 0)
             n += snprintf(out + n, sizeof out - (size_t)n, "%d,", fd);
@@ -201,7 +204,7 @@ def test_unix_socket_errors(tmp_path: Path) -> None:
 # -- processes -------------------------------------------------------------------------------------
 
 
-def spawn(image: bytes, exe_fd: int, sock_fd: int, npreserve: int) -> tuple[str, int]:
+def spawn(image: bytes, exe_fd: int, sock_fd: int, npreserve: int, joins: bool = False) -> tuple[str, int]:
     """Spawn with the image and the socket at chosen numbers; returns the report and the exit
     status."""
     a, b = pair(300)
@@ -213,7 +216,7 @@ def spawn(image: bytes, exe_fd: int, sock_fd: int, npreserve: int) -> tuple[str,
     os.close(spare)
     os.close(b)
     try:
-        pid = lib.pr_spawn_init(moved, sock, npreserve, ffi.NULL)
+        pid = lib.pr_spawn_init(moved, sock, npreserve, joins, ffi.NULL)
     finally:
         os.close(moved)
         os.close(sock)
@@ -271,14 +274,20 @@ def test_spawn_init_keeps_nothing_else(reporter: bytes) -> None:
     assert os.waitstatus_to_exitcode(status) == 7
 
 
+def test_spawn_init_says_that_it_joins(reporter: bytes) -> None:
+    report, status = spawn(reporter, 60, 61, 0, joins=True)
+    assert "argv=pyrunc-init 0 joins env=0 " in report
+    assert os.waitstatus_to_exitcode(status) == 7
+
+
 def test_spawn_init_reports_errors(reporter: bytes) -> None:
     a, b = pair()
     children = work.children()
     bad = lib.pr_memfd_sealed(b"t", b"not a program", 13, 1)
-    assert lib.pr_spawn_init(bad, b, 0, ffi.NULL) == -errno.ENOEXEC
+    assert lib.pr_spawn_init(bad, b, 0, 0, ffi.NULL) == -errno.ENOEXEC
     good = lib.pr_memfd_sealed(b"t", reporter, len(reporter), 1)
-    assert lib.pr_spawn_init(good, b, 500, ffi.NULL) == -errno.EBADF  # the process does not have 500 descriptors open
-    assert lib.pr_spawn_init(good, b, -1, ffi.NULL) == -errno.EINVAL
+    assert lib.pr_spawn_init(good, b, 500, 0, ffi.NULL) == -errno.EBADF  # the process does not have that many open
+    assert lib.pr_spawn_init(good, b, -1, 0, ffi.NULL) == -errno.EINVAL
     for fd in (a, b, bad, good):
         os.close(fd)
     assert work.children() == children

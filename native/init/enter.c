@@ -230,6 +230,7 @@ int op_unshare(struct init *in, const struct plan_step *st)
 
     if (unshare((int)flags) < 0)
         return unshare_fault(in, flags, errno);
+    in->alone = (flags & CLONE_NEWPID) != 0;
     return 0;
 }
 
@@ -285,6 +286,12 @@ static int clone_sibling(struct init *in)
 int op_clone_init(struct init *in, const struct plan_step *st)
 {
     int complete = (st->policy & P_CLONE_INIT_COMPLETE) != 0;
+
+    /* Leave the caller's session before the clone: a process of a container that sees the clone
+     * could open its /dev/tty.  In a new pid namespace there is none; there the clone leaves it. */
+    int ret = in->alone || in->pid > 0 ? 0 : new_session(in);
+    if (ret < 0)
+        return ret;
     int pid = complete
                   ? clone_sibling(in)
                   : clone_into(in, st->n[N_CLONE_INIT_cgroup_fd], (st->policy & P_CLONE_INIT_IN_CGROUP) != 0);

@@ -45,6 +45,7 @@ struct init {
     char **pointers; /* space for the largest argv + envp: a filter may forbid mmap */
     int filtered;    /* a seccomp filter is loaded: make only essential system calls */
     uint32_t joined; /* CLONE_NEW* of the namespaces joined ahead of their step */
+    int alone;       /* UNSHARE created a pid namespace, in which CLONE_INIT creates the first process */
     int pid;         /* our pid as the container sees it; read before a filter may forbid it */
     int early_cwd;   /* chdir to the working directory succeeded before SET_IDS */
     int at_cwd;      /* CHDIR has run */

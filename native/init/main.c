@@ -63,7 +63,7 @@ static void fill_stdio(struct init *in)
             die(in, fault(in, EBADF, "open", -1, 0, "stdio was closed and /dev/null cannot take its place"));
 }
 
-static void first_acts(struct init *in)
+static void first_acts(struct init *in, int joins)
 {
     /* Do this first: descriptors that the caller left open without close-on-exec reach us (those
      * of a caller's shell did), and a descriptor of a host directory is a way out of the
@@ -79,10 +79,9 @@ static void first_acts(struct init *in)
     prctl(PR_SET_NAME, "pyrunc-init", 0L, 0L, 0L);
     /* Files get the modes of the plan.  UMASK sets the container's umask. */
     umask(0);
-    /* Leave the caller's session before any clone: a process of the container that sees the clone
-     * could open its /dev/tty.  This is the time for it, because the plan has to arrive first: with
-     * CONFIG_SCHED_AUTOGROUP, setsid(2) puts us behind the other processes of the CPU. */
-    ret = new_session(in);
+    /* CLONE_INIT would do it, but with CONFIG_SCHED_AUTOGROUP setsid(2) puts us behind the other
+     * processes of the CPU.  Now we have to wait for the plan anyway. */
+    ret = joins ? new_session(in) : 0;
     if (ret < 0)
         die(in, ret);
 }
@@ -247,7 +246,8 @@ static _Noreturn void no_program(struct init *in)
 int main(int argc, char **argv)
 {
     struct init *in = &state;
-    int npreserve = argc == 2 ? parse_count(argv[1]) : -1;
+    int joins = argc == 3 && !strcmp(argv[2], "joins");
+    int npreserve = argc == 2 + joins ? parse_count(argv[1]) : -1;
 
     if (npreserve < 0)
         return 1; /* cannot report it: the socket's number is unknown */
@@ -257,7 +257,7 @@ int main(int argc, char **argv)
         in->fds[i] = -1;
     in->step = NO_SLOT;
     clear_fault(in);
-    first_acts(in);
+    first_acts(in, joins);
     load_plan(in, npreserve);
     reserve_pointers(in);
     open_host_files(in);

@@ -59,16 +59,17 @@ int pr_netlink_in(int netns_fd) PR_CALL(setns);
 
 /* Processes ------------------------------------------------------------------------------------ */
 
-/* Execute `exe_fd` as "pyrunc-init <npreserve>" with an empty environment, default signals and
- * an empty signal mask. It inherits stdio and the descriptors 3 .. 3+npreserve-1; `sock` becomes
+/* Execute `exe_fd` as "pyrunc-init <npreserve> [joins]" with an empty environment, default signals
+ * and an empty signal mask. `joins`: it will join a container. It inherits stdio and the descriptors 3 .. 3+npreserve-1; `sock` becomes
  * 3+npreserve; all others are closed. stdio: NULL, or three descriptors above 2 that replace 0,
  * 1 and 2 (-1: inherited). Returns the pid of the child. -EBADF: a descriptor to preserve is not
  * open. */
-int pr_spawn_init(int exe_fd, int sock, int npreserve, const int *stdio) PR_CALL(posix_spawn);
+int pr_spawn_init(int exe_fd, int sock, int npreserve, int joins, const int *stdio) PR_CALL(posix_spawn);
 /* The same, but returns before the child has executed; the first call of a process only. If the
  * child fails, it exits, which closes `sock`, and pr_spawn_error has the error. Then signals
  * are not reset. */
-int pr_spawn_init_ahead(int exe_fd, int sock, int npreserve, const int *stdio) PR_CALL(posix_spawn);
+int pr_spawn_init_ahead(int exe_fd, int sock, int npreserve, int joins, const int *stdio)
+    PR_CALL(posix_spawn);
 int pr_spawn_error(void) PR_CALL(posix_spawn);
 /* Execute a hook on the host with exactly this argv and envp (NULL-terminated), stdin_fd as
  * stdin and out_fd as stdout and stderr (-1: /dev/null), no other descriptor, and default

@@ -35,6 +35,7 @@ struct child {
     int exe_fd;
     int sock;
     int npreserve;
+    int joins;
     const int *stdio;
     char count[16];
     int ahead; /* our caller does not wait */
@@ -94,8 +95,8 @@ static int spawn(struct child *c)
 static int init_work(struct child *c)
 {
     int target = 3 + c->npreserve;
-    char name[] = "pyrunc-init";
-    char *argv[] = {name, c->count, NULL};
+    char name[] = "pyrunc-init", joins[] = "joins";
+    char *argv[] = {name, c->count, c->joins ? joins : NULL, NULL};
     char *envp[] = {NULL};
     /* The image may have the number that the socket is to get, or a stdio number if the caller
      * has closed its stdio: dup2 would close it. */
@@ -119,10 +120,14 @@ static int init_work(struct child *c)
     return errno;
 }
 
-int pr_spawn_init(int exe_fd, int sock, int npreserve, const int *stdio)
+int pr_spawn_init(int exe_fd, int sock, int npreserve, int joins, const int *stdio)
 {
-    struct child c = {
-        .work = init_work, .exe_fd = exe_fd, .sock = sock, .npreserve = npreserve, .stdio = stdio};
+    struct child c = {.work = init_work,
+                      .exe_fd = exe_fd,
+                      .sock = sock,
+                      .npreserve = npreserve,
+                      .joins = joins,
+                      .stdio = stdio};
     if (npreserve < 0 || npreserve > 1 << 20)
         return -EINVAL;
     (void)snprintf(c.count, sizeof c.count, "%d", npreserve);
@@ -145,16 +150,20 @@ static int emulated(void)
     return syscall(SYS_clone3, NULL, 0L) < 0 && errno == ENOSYS;
 }
 
-int pr_spawn_init_ahead(int exe_fd, int sock, int npreserve, const int *stdio)
+int pr_spawn_init_ahead(int exe_fd, int sock, int npreserve, int joins, const int *stdio)
 {
 #ifdef __SANITIZE_ADDRESS__
     ahead.used = 1; /* its records of frames are not for two processes */
 #endif
     if (ahead.used || npreserve < 0 || npreserve > 1 << 20 || emulated())
-        return pr_spawn_init(exe_fd, sock, npreserve, stdio);
+        return pr_spawn_init(exe_fd, sock, npreserve, joins, stdio);
     ahead.used = 1;
-    ahead.child = (struct child){
-        .work = init_work, .exe_fd = exe_fd, .sock = sock, .npreserve = npreserve, .ahead = 1};
+    ahead.child = (struct child){.work = init_work,
+                                 .exe_fd = exe_fd,
+                                 .sock = sock,
+                                 .npreserve = npreserve,
+                                 .joins = joins,
+                                 .ahead = 1};
     if (stdio)
         ahead.child.stdio = memcpy(ahead.stdio, stdio, sizeof ahead.stdio);
     (void)snprintf(ahead.child.count, sizeof ahead.child.count, "%d", npreserve);

@@ -108,6 +108,7 @@ class Exec(InitSession):
     __slots__ = ("ahead", "config", "container", "filtered", "listener", "ns_fds", "opts", "wanted")
 
     transitions = handshake.JOIN
+    joins = True
     opts: ExecOptions
 
     def __init__(self, opts: ExecOptions) -> None:

@@ -88,6 +88,7 @@ class InitSession:
     )
 
     transitions: ClassVar[handshake.Transitions] = {}  # the records allowed in each state
+    joins: ClassVar[bool] = False  # whether the plan joins a container
     opts: SessionOptions
     driver: Driver
     plan: Plan
@@ -191,7 +192,7 @@ class InitSession:
 
     def start_init(self, stdio: list[int], preserved: int) -> None:
         """Spawn init and close its end of the socket, which would hide its end of file."""
-        self.channel.fd, theirs, self.enter_pid = spawn_init(stdio, preserved)
+        self.channel.fd, theirs, self.enter_pid = spawn_init(stdio, preserved, self.joins)
         posix.close(theirs)
 
     def check_spawned(self, error: BaseException) -> None:

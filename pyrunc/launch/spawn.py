@@ -9,11 +9,12 @@ from pyrunc.errors import SysError, UsageError
 from pyrunc.native import files, processes, sockets
 
 
-def spawn_init(stdio: list[int], preserved: int) -> tuple[int, int, int]:
+def spawn_init(stdio: list[int], preserved: int, joins: bool) -> tuple[int, int, int]:
     """Start init with the handshake socket and ``preserved`` descriptors from 3 on.
 
-    ``stdio``: its descriptors 0, 1 and 2; if empty, it inherits ours. Returns our end of the
-    socket, init's end, which the caller has to close, and the pid. Raises SysError.
+    ``stdio``: its descriptors 0, 1 and 2; if empty, it inherits ours. ``joins``: its plan joins a
+    container. Returns our end of the socket, init's end, which the caller has to close, and the
+    pid. Raises SysError.
     """
     image = interpreter.init_image()
     memfd = ours = theirs = -1
@@ -21,7 +22,8 @@ def spawn_init(stdio: list[int], preserved: int) -> tuple[int, int, int]:
         memfd = files.memfd_sealed(b"pyrunc-init", image, executable=True)
         ours, theirs = sockets.socketpair(4 + preserved)
         # Another program that uses our API may have threads, and their memory is not ours to share.
-        return ours, theirs, processes.spawn_init(memfd, theirs, preserved, stdio, ahead=interpreter.FROZEN)
+        pid = processes.spawn_init(memfd, theirs, preserved, stdio, joins=joins, ahead=interpreter.FROZEN)
+        return ours, theirs, pid
     except BaseException as error:
         if ours >= 0:
             fs.close(ours)

@@ -34,17 +34,20 @@ set_child_subreaper = calls.set_child_subreaper
 spawn_error = calls.spawn_error
 
 
-def spawn_init(exe: int, sock: int, preserved: int, stdio: Sequence[int] = (), *, ahead: bool = False) -> int:
+def spawn_init(
+    exe: int, sock: int, preserved: int, stdio: Sequence[int] = (), *, joins: bool = False, ahead: bool = False
+) -> int:
     """Execute ``exe`` as pyrunc-init; its pid. It is a child, with an empty environment and default
     signals.
 
     It inherits stdio and the ``preserved`` descriptors from 3 on; ``sock`` comes next. ``stdio``:
     three descriptors above 2 that take the place of 0, 1 and 2; -1 is inherited. Raises OSError:
-    EBADF if one to be preserved is not open. ``ahead``: return before the child has executed
+    EBADF if one to be preserved is not open. ``joins``: its plan joins a container, so it leaves
+    our session at once. ``ahead``: return before the child has executed
     ``exe``; init has to reset signals itself, and `spawn_error` reports a failure.
     """
     call = calls.spawn_init_ahead if ahead else calls.spawn_init
-    return call(exe, sock, preserved, pack("3i", *stdio) if stdio else None)
+    return call(exe, sock, preserved, joins, pack("3i", *stdio) if stdio else None)
 
 
 def spawn_hook(

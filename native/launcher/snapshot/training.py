@@ -74,7 +74,7 @@ class Spawner:
         self.init = 0
         self.gate: tuple[int, ...] = ()  # where the program sends SIGCHLD, and where it then waits
 
-    def spawn(self, exe: int, sock: int, preserved: int, stdio: bytes | None) -> int:
+    def spawn(self, exe: int, sock: int, preserved: int, joins: int, stdio: bytes | None) -> int:
         """Take the place of `pr_spawn_init_ahead`."""
         enter = ended()
         self.init = posix.fork()
