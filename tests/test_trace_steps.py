@@ -124,6 +124,8 @@ STEPS: dict[str, Any] = {
     "some": {"times": {1: 110, 2: 120, 5: 150}},
     "the first": {"times": {0: 100}},
     "failed": {"times": {0: 100, 1: 110, 2: 120}, "failed": 2, "error": "e"},
+    "failed before the error is known": {"times": {0: 100, 1: 110, 2: 120, 3: 130}, "failed": 2},
+    "failed at the first before the error is known": {"times": {0: 100, 1: 110}, "failed": 0},
     "failed at the first": {"times": {0: 100}, "failed": 0, "error": "e"},
     "failed behind the times": {"times": {0: 100, 1: 110}, "failed": 4, "error": "e"},
     "an error that init did not send": {"times": {0: 100, 1: 110, 2: 120}, "error": "e"},
