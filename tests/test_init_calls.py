@@ -126,7 +126,7 @@ def nodes(plan: Plan) -> tuple[int, ...]:
 
 @scene
 def keys_of_others(plan: Plan) -> tuple[int, ...]:
-    plan.keyring("(default)", policy=ops.P_KEYRING_OTHER_SEARCH, name="_ses.pyrunc-test")
+    plan.keyring("(default)", policy=ops.P_KEYRING_OTHER_SEARCH, name="_ses.pyrunc-others")
     return ()
 
 
