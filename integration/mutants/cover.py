@@ -22,7 +22,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from integration.mutants import of_c, parallel, sandbox, worker
+from integration.mutants import of_c, of_shim, parallel, sandbox, worker
 from integration.mutants.mutant import Mutant
 from integration.mutants.tree import Tree
 
@@ -186,6 +186,8 @@ class Map:
     def near(self, mutant: Mutant) -> list[Test]:
         """The same tests, but those that target the mutant come first; cheap ones precede expensive
         ones."""
+        if mutant.file.startswith(of_shim.PLACE):
+            return self.of_shim(mutant)
         lines = self.lines.get(mutant.file, {})
         found: set[Test] = set()
         if mutant.scope or mutant.file.endswith(".c"):
@@ -202,6 +204,24 @@ class Map:
             about = self.about(mutant, found)
             return self.ordered(about, mutant) + self.ordered(found - about)
         return spread(self.of_module(mutant))
+
+    def of_shim(self, mutant: Mutant) -> list[Test]:
+        """The tests that call a function of the shim, or reach the Python code that does. Those that
+        name it come first, then their files."""
+        functions, names, places = of_shim.in_python(mutant, self.tree.root)
+        found = {test for file, numbers in places.items() for test in union(self.lines.get(file, {}), numbers)}
+        importing = {file for module, _ in names for file in self.importers[f"pyrunc/native/{module}.py"]}
+        wrappers = {name for _, name in names}
+        stem = Path(mutant.file).stem
+        naming, own = set(), set()
+        for test in self.tests.values():
+            words = self.words(test.file)
+            of_test = words.get(_function(test), set())
+            if of_test & functions or (test.file in importing and of_test & wrappers):
+                naming.add(test)
+            elif any(functions & each for each in words.values()) or stem in _shim_sources(self.tree.root / test.file):
+                own.add(test)
+        return self.ordered(naming, mutant) + self.ordered(own) + self.ordered(found - naming - own)
 
     def ordered(self, tests: set[Test], mutant: Mutant | None = None) -> list[Test]:
         """Sort tests by cost. Among those that target the mutant, the tests in its module's own
@@ -253,6 +273,13 @@ def union(lines: dict[int, set[Test]], numbers: Iterable[int]) -> set[Test]:
         if wanted is None or line in wanted:
             out |= tests
     return out
+
+
+@cache
+def _shim_sources(path: Path) -> set[str]:
+    """The shim's sources that a test file compiles into programs of its own."""
+    text = path.read_text()
+    return set(re.findall(r'"(\w+)"', text)) if re.search(r"""["/ ]shim["/]""", text) else set()
 
 
 def _function(test: Test) -> str:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from integration.mutants import collected, of_c, of_python, parallel, sandbox, worker
+from integration.mutants import collected, of_c, of_python, of_shim, parallel, sandbox, worker
 from integration.mutants.cover import Map, Test, digest
 from integration.mutants.mutant import ROOT, Mutant, equivalents
 from integration.mutants.tree import Tree
@@ -36,7 +36,7 @@ FACTOR = 5.0
 PATIENCE = 20.0
 STARTING = 60.0  # the same, before the first test
 PRESENT = 3600.0  # seconds of real time, after which nothing is known about a mutant: the machine is too busy
-LEAST = {"Python": 97.0, "C": 92.0}  # percent of the mutants that are not equivalent
+LEAST = {"Python": 97.0, "C": 92.0, "shim": 92.0}  # percent of the mutants that are not equivalent
 ALIVE = ("survived", "unreached", "undecided")
 UNITS = "units"  # the status of a mutant that fast tests have not detected, and that is to be tried with the others
 SECURE = {"check dropped", "flag dropped", "order", "error swallowed", "statement dropped"}
@@ -233,13 +233,14 @@ def sample(mutants: list[Mutant], seed: int, secure: bool) -> list[Mutant]:
 
 
 def wanted(options: argparse.Namespace) -> dict[str, tuple[list[Mutant], int]]:
-    """The ordered mutants of both languages, and how many of them to try."""
+    """The ordered mutants of each part, and how many of them to try."""
     out = {}
-    for name, source, count in (("C", of_c, options.c), ("Python", of_python, options.python)):
+    languages = (("C", of_c, options.c), ("shim", of_shim, options.shim), ("Python", of_python, options.python))
+    for name, source, count in languages:
         found = [mutant for mutant in source.everything() if not options.only or options.only in mutant.file]
         if options.key:
             found = [mutant for mutant in found if mutant.key in options.key.split(",")]
-        out[name] = sample(found, options.seed, secure=name == "C"), count
+        out[name] = sample(found, options.seed, secure=name != "Python"), count
     return out
 
 
@@ -337,6 +338,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--python", type=int, default=600, help="how many of them")
     parser.add_argument("--c", type=int, default=150)
+    parser.add_argument("--shim", type=int, default=0, help="mutants of the shim's C code")
     parser.add_argument("--seconds", type=float, default=3600)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--budget", type=float, default=BUDGET, help="seconds of tests for one mutant")

@@ -3,7 +3,9 @@ built once per run."""
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -26,6 +28,11 @@ class Tree:
 
     def __post_init__(self) -> None:
         self.root = self.base / "tree"
+
+    @property
+    def extension(self) -> Path:
+        """The shim that the copy's interpreters import."""
+        return next((self.root / "pyrunc").glob("_shim.*.so"))
 
     @property
     def compilers(self) -> Path:
@@ -130,6 +137,25 @@ class Tree:
         command = [sys.executable, str(self.root / "native/build_init.py"), "musl", str(out), "musl-gcc"]
         command += ["--", *flags, "--", *sources]
         return subprocess.run(command, env={**os.environ, **env}, check=False).returncode
+
+    def build_shim(self, changed: str, out: Path) -> int:
+        """Build the cffi extension from the objects of `make build` and a changed source; returns the
+        compiler's status."""
+        place = ROOT / "build/meson"
+        entries = json.loads((place / "compile_commands.json").read_text())
+        objects = {}
+        for entry in entries:
+            if entry["output"].startswith(("libshim.a.p/", "_shim.")):
+                objects[entry["file"].removeprefix("../../")] = entry
+        command = shlex.split(objects.pop(changed)["command"])
+        source, mine = command.index(f"../../{changed}"), out.with_suffix(".o")
+        command[source] = str(self.root / changed)
+        command[command.index("-o") + 1] = str(mine)
+        command[command.index("-MF") + 1] = "/dev/null"
+        status = subprocess.run(command, cwd=place, check=False).returncode
+        libraries = ["-lseccomp", "-Wl,--allow-shlib-undefined"]
+        link = ["gcc", "-shared", "-o", str(out), str(mine), *(entry["output"] for entry in objects.values())]
+        return status or subprocess.run([*link, *libraries], cwd=place, check=False).returncode
 
 
 def copy(source: Path, target: Path) -> bool:

@@ -14,7 +14,7 @@ import jsonschema  # noqa: F401
 import pytest
 from _pytest.runner import runtestprotocol
 
-from integration.mutants import recorder, sandbox
+from integration.mutants import of_shim, recorder, sandbox
 from integration.mutants.mutant import Mutant
 from integration.mutants.tree import Tree
 
@@ -95,10 +95,15 @@ def settle(tree: Tree, env: dict[str, str]) -> None:
 
 
 def change(tree: Tree, mutant: Mutant, env: dict[str, str]) -> int:
-    """Bind-mount the changed file over the copy's, and rebuild init for C. Returns 0 or
+    """Bind-mount the changed file over the copy's, and rebuild init or the shim for C. Returns 0 or
     STILLBORN."""
     put(tree.root / mutant.file, mutant.changed.encode())
-    if mutant.file.endswith(".c"):
+    if mutant.file.startswith(of_shim.PLACE):
+        out = Path(recorder.PLACE, "_shim.so")
+        if tree.build_shim(mutant.file, out):
+            return STILLBORN
+        sandbox.mount(str(out), str(tree.extension), flags=sandbox.MS_BIND)
+    elif mutant.file.endswith(".c"):
         out = Path(recorder.PLACE, "_init")
         if tree.build_init(out, env):
             return STILLBORN
