@@ -95,6 +95,8 @@ class Parent:
         record = handshake.Record(data) if data else None
         if record is not None and record.type in (handshake.FAIL, handshake.WARN):
             assert record.item == 0 or record.call == "write"  # of the only list, TIME_OFFSETS
+        elif record is not None and record.type != handshake.STAMPS:
+            assert record.err == 0  # only a failure has one
         return record
 
     def expect(self, kind: int) -> handshake.Record:

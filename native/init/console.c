@@ -91,17 +91,14 @@ static int send_master(struct init *in, int sock, int master)
     union {
         struct cmsghdr align;
         char space[CMSG_SPACE(sizeof(int))];
-    } control;
+    } control = {.space = {0}};
     struct iovec iov = {.iov_base = name, .iov_len = sizeof(name) - 1};
-    struct msghdr msg;
+    const struct msghdr msg = {.msg_iov = &iov,
+                               .msg_iovlen = 1,
+                               .msg_control = control.space,
+                               .msg_controllen = sizeof(control.space)};
     ssize_t done;
 
-    memset(&control, 0, sizeof(control));
-    memset(&msg, 0, sizeof(msg));
-    msg.msg_iov = &iov;
-    msg.msg_iovlen = 1;
-    msg.msg_control = control.space;
-    msg.msg_controllen = sizeof(control.space);
     struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
     c->cmsg_level = SOL_SOCKET;
     c->cmsg_type = SCM_RIGHTS;

@@ -45,10 +45,8 @@ static void close_slot(struct init *in, uint32_t slot)
  * or -errno after fault(). */
 static int clone_into(struct init *in, uint32_t slot, int in_cgroup)
 {
-    struct sys_clone_args args;
+    struct sys_clone_args args = {.flags = CLONE_PARENT};
 
-    memset(&args, 0, sizeof(args));
-    args.flags = CLONE_PARENT;
     if (in_cgroup) {
         int fd = slot_fd(in, slot);
 
@@ -382,7 +380,7 @@ int op_unshare_cgroup(struct init *in, const struct plan_step *st)
 
 int op_lo_up(struct init *in, const struct plan_step *st)
 {
-    struct ifreq req;
+    struct ifreq req = {.ifr_name = "lo"};
 
     (void)st;
     /* Interface ioctls work on a socket of any family.  AF_UNIX is always available; AF_INET may
@@ -390,8 +388,6 @@ int op_lo_up(struct init *in, const struct plan_step *st)
     int AUTO_CLOSE fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return fault(in, errno, "socket", -1, 0, "");
-    memset(&req, 0, sizeof(req));
-    memcpy(req.ifr_name, "lo", 3);
     if (ioctl(fd, SIOCGIFFLAGS, &req) < 0)
         return fault(in, errno, "ioctl", -1, 0, "SIOCGIFFLAGS lo");
     req.ifr_flags = (short)(req.ifr_flags | IFF_UP);

@@ -167,10 +167,8 @@ static void end_by_signal(int sig)
 static int end_by_signals(struct init *in)
 {
     static const int ending[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM};
-    struct sigaction act;
+    const struct sigaction act = {.sa_handler = end_by_signal};
 
-    memset(&act, 0, sizeof(act));
-    act.sa_handler = end_by_signal;
     for (size_t i = 0; i < sizeof(ending) / sizeof(ending[0]); i++)
         if (sigaction(ending[i], &act, NULL) < 0)
             return fault(in, errno, "rt_sigaction", -1, 0, "");

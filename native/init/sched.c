@@ -86,20 +86,20 @@ int op_cpu_final(struct init *in, const struct plan_step *st)
 /* Runs while we have CAP_SYS_NICE, which realtime classes need. */
 int op_scheduler(struct init *in, const struct plan_step *st)
 {
-    struct sched_attributes attr;
     int32_t level = (int32_t)st->n[N_SCHEDULER_level];
+    struct sched_attributes attr = {
+        .size = sizeof(attr),
+        .policy = st->n[N_SCHEDULER_kind],
+        .flags = st->policy,
+        .runtime = step_u64(st, N_SCHEDULER_runtime),
+        .deadline = step_u64(st, N_SCHEDULER_deadline),
+        .period = step_u64(st, N_SCHEDULER_period),
+    };
 
-    memset(&attr, 0, sizeof(attr));
-    attr.size = sizeof(attr);
-    attr.policy = st->n[N_SCHEDULER_kind];
-    attr.flags = st->policy;
     if (attr.policy == CLASS_FIFO || attr.policy == CLASS_RR)
         attr.priority = (uint32_t)level;
     else
         attr.nice = level;
-    attr.runtime = step_u64(st, N_SCHEDULER_runtime);
-    attr.deadline = step_u64(st, N_SCHEDULER_deadline);
-    attr.period = step_u64(st, N_SCHEDULER_period);
     int ret = (int)sys_ret(syscall(SYS_sched_setattr, 0L, &attr, 0L));
     return ret < 0 ? fault(in, -ret, "sched_setattr", -1, 0, "") : 0;
 }
