@@ -7,6 +7,7 @@ import os
 import pathlib
 import socket
 import stat
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from integration.native_fs import (
     ATIME,
     CHR,
     MS_SHARED,
+    MS_UNBINDABLE,
     NOATIME,
     NODEV,
     NOEXEC,
@@ -110,6 +112,30 @@ def test_tree_that_came_with_the_plan(begun: Script, root: pathlib.Path, source:
     assert "ro" in below(answers[info], root)["/d"].options
     for index in bad:
         assert failure(answers[index])[:3] == ("EBADF", "move_mount", 1)
+
+
+def test_a_stand_in_is_only_for_a_source_that_cannot_be_cloned(
+    begun: Script, root: pathlib.Path, source: pathlib.Path
+) -> None:
+    """A clone from outside lacks the locked flags of the host's mounts."""
+    (source / "locked").mkdir()
+    begun.ask("mount", "t", source / "locked", "tmpfs", 0, "")
+    begun.ask("mount", "", source / "locked", "", MS_UNBINDABLE, "")
+    begun.ask("slot", 7, source / "sub")
+    args: dict[str, Any] = {"policy": ops.P_MOUNT_BIND, "tree": 7}
+    begun.op("mount", **args, source=str(source), dest="/reached")
+    missing = begun.refused("mount", **args, source=str(source / "absent"), dest="/x")
+    begun.op("mount", **args, source=str(source / "locked"), dest="/replaced")
+    gone = begun.refused("mount", **args, source=str(source / "locked"), dest="/x")
+    info = begun.ask("mountinfo")
+    answers = begun.run()
+    found = below(answers[info], root)
+    assert {path: mount.root.rpartition("/")[2] for path, mount in found.items()} == {
+        "/reached": "source",
+        "/replaced": "sub",
+    }
+    assert failure(answers[missing])[:3] == ("ENOENT", "open_tree", 1)
+    assert failure(answers[gone])[:3] == ("EINVAL", "open_tree", 1)
 
 
 def test_tree_cloned_before(begun: Script, root: pathlib.Path, source: pathlib.Path) -> None:

@@ -182,6 +182,25 @@ def test_names_and_sysctls(script: Script) -> None:
     assert int(answers[fds]) <= 6
 
 
+def test_sysctl_with_an_empty_value(script: Script) -> None:
+    script.op("domainname", name="nis.example")
+    script.op("sysctl", key="kernel/domainname", value="")
+    names = script.ask("uname")
+    assert script.run()[names].split(" ")[1] == ""
+
+
+def test_the_longest_key_of_a_sysctl(script: Script) -> None:
+    """The kernel accepts any number of slashes."""
+    most = 4096 - len("sys/") - 1
+    key = "kernel" + "/" * (most - len("kerneldomainname")) + "domainname"
+    script.op("sysctl", key=key, value="nis.example")
+    long = script.refused("sysctl", key=key.replace("/", "//", 1), value="other")
+    names = script.ask("uname")
+    answers = script.run()
+    assert failure(answers[long])[:3] == ("ENAMETOOLONG", "open", 0)
+    assert answers[names].endswith(" nis.example")
+
+
 def test_sysctl_with_something_mounted_over_it(script: Script, tmp_path: pathlib.Path) -> None:
     """T11 (CVE-2025-52881): even with a procfs that can be covered, the write never goes
     elsewhere."""

@@ -31,7 +31,7 @@ static struct plan_header header = {.nsteps = 1};
 static struct plan_step step;
 static char strings[4096];
 static char *pointers[16];
-static int leak, fault_at = -1, group;
+static int leak, filtered, fault_at = -1, group;
 
 static uint32_t put(size_t *at, const char *text)
 {
@@ -54,6 +54,7 @@ static void prepare(const char *path, const char *script)
     in.steps = &step;
     in.strings = strings;
     in.pointers = pointers;
+    in.filtered = filtered;
     memset(&step, 0, sizeof(step));
     step.op = OP_HOOK;
     step.s[S_HOOK_path] = put(&at, path);
@@ -125,6 +126,16 @@ static void test_descriptors(void)
         OK(strcmp(text_of("fds"), "0\n1\n2\n3\n") == 0, "%d is not seen: %s", leak, text_of("fds"));
     }
     leak = 0;
+    /* Under a filter the preserved descriptors are closed, and nothing else is possible. */
+    header.npreserve = 2;
+    filtered = 1;
+    for (leak = 3; leak < 5; leak++) {
+        const struct outcome *got = run("/bin/sh", "ls /proc/self/fd >fds");
+        OK(got->status == 0 && got->ret == 0, "hook under a filter beside descriptor %d", leak);
+        OK(strcmp(text_of("fds"), "0\n1\n2\n3\n") == 0, "%d is not seen: %s", leak, text_of("fds"));
+    }
+    header.npreserve = 0;
+    filtered = leak = 0;
 }
 
 static void test_surroundings(void)
