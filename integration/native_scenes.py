@@ -189,6 +189,19 @@ def mount(script: Script) -> None:
 
 
 @scene()
+def mount_through_parents(script: Script) -> None:
+    begun(script)
+    script.op("mount", fstype="tmpfs", source="t", dest="/new/sub/../../other/./deep")
+
+
+@scene()
+def mount_through_links(script: Script) -> None:
+    begun(script)
+    script.ask("symlink", "/gone/../etc/sub", script.root / "link")
+    script.op("mount", fstype="tmpfs", source="t", dest="/link/deep")
+
+
+@scene()
 def mount_with_the_mode_of_its_directory(script: Script) -> None:
     begun(script)
     script.op("mount", policy=ops.P_MOUNT_INHERIT_MODE, fstype="tmpfs", source="t", dest="/dir")
@@ -284,6 +297,13 @@ def bind(script: Script) -> None:
 def bind_of_a_file(script: Script) -> None:
     begun(script)
     script.op("mount", policy=ops.P_MOUNT_BIND, source=str(script.root / "file"), dest="/etc/file")
+
+
+@scene()
+def bind_of_a_file_through_a_link(script: Script) -> None:
+    begun(script)
+    script.ask("symlink", "../fresh", script.root / "etc/link")
+    script.op("mount", policy=ops.P_MOUNT_BIND, source=str(script.root / "file"), dest="/etc/link")
 
 
 @scene()

@@ -79,6 +79,7 @@ class Parent:
         argv = [*(wrap or ["pyrunc-init"]), str(npreserve), *(["joins"] if joins else [])]
         self.pid = os.posix_spawn(exe, argv, {}, file_actions=actions)
         self.children = [self.pid]
+        self.sent: Plan | None = None
         self.early: list[handshake.Record] = []  # what init wrote before enter reported its pid
         theirs.close()
         for fd in (out, *moved):
@@ -95,6 +96,8 @@ class Parent:
         record = handshake.Record(data) if data else None
         if record is not None and record.type in (handshake.FAIL, handshake.WARN):
             assert record.item == 0 or record.call == "write"  # of the only list, TIME_OFFSETS
+            if self.sent is not None and 0 <= record.step < len(self.sent.steps):
+                assert record.arg <= len(self.sent.steps[record.step][3])  # it names a string of the step
         elif record is not None and record.type != handshake.STAMPS:
             assert record.err == 0  # only a failure has one
         return record
@@ -120,6 +123,7 @@ class Parent:
             os.close(memfd)
 
     def plan(self, plan: Plan, fds: tuple[int, ...] = ()) -> None:
+        self.sent = plan
         self.send_plan(plan.encode(), fds)
 
     def adopt(self) -> int:

@@ -390,7 +390,7 @@ def test_unshare_with_an_error_that_needs_no_words(spawn: Spawn) -> None:
     ops.Builder.seccomp(plan, "/linux/seccomp", flags=0, filter=unshare)
     plan.unshare("/linux/namespaces", flags=CLONE_NEWUTS | CLONE_NEWNET)
     record = fail(spawn(), plan)
-    assert (record.err, record.call) == (errno.ENOMEM, "unshare")
+    assert (record.err, record.call, record.arg) == (errno.ENOMEM, "unshare", 0)
     assert record.detail in ("uts namespace", "network namespace")
 
 

@@ -96,7 +96,7 @@ def test_first_process_that_cannot_handle_signals(spawn: Spawn) -> None:
     parent.expect(handshake.READY)
     parent.go()
     record = parent.expect(handshake.FAIL)
-    assert (record.err, record.call, record.detail) == (errno.EIO, "rt_sigaction", "")
+    assert (record.err, record.call, record.detail, record.arg) == (errno.EIO, "rt_sigaction", "", 0)
     assert parent.wait(pid) == 1
 
 
