@@ -226,6 +226,14 @@ def mount_of_proc(script: Script) -> None:
 
 
 @scene()
+def mount_in_proc(script: Script) -> None:
+    begun(script)
+    script.op("mount", policy=ops.P_MOUNT_PLAIN_DIR, fstype="proc", source="proc", dest="/proc")
+    policy = ops.P_MOUNT_PLAIN_DIR | ops.P_MOUNT_IN_PROC
+    script.op("mount", policy=policy, fstype="sysfs", source="sysfs", dest="/proc/fs")
+
+
+@scene()
 def mount_with_long_options(script: Script) -> None:
     begun(script)
     root = script.root
@@ -453,6 +461,12 @@ def console(script: Script) -> None:
 
 
 @scene()
+def console_that_controls_nothing(script: Script) -> None:
+    with_terminal(script)
+    script.op("console", policy=ops.P_CONSOLE_NOT_CONTROLLING, fd=1)
+
+
+@scene()
 def null_of_the_container(script: Script) -> None:
     begun(script)
     script.op("dev_node", **NULL)
@@ -467,6 +481,22 @@ def owner_of_stdio(script: Script) -> None:
     for fd in range(3):
         script.ask("stdio", fd, script.root / "file")
     script.op("stdio_owner", uid=41, gid=42)
+
+
+@scene()
+def owner_of_stdio_that_is_right(script: Script) -> None:
+    begun(script)
+    for fd in range(3):
+        script.ask("stdio", fd, script.root / "file")
+    script.op("stdio_owner", uid=0, gid=0)
+
+
+@scene()
+def user_of_stdio_that_is_right(script: Script) -> None:
+    begun(script)
+    for fd in range(3):
+        script.ask("stdio", fd, script.root / "file")
+    script.op("stdio_owner", uid=0, gid=0xFFFFFFFF)
 
 
 @scene()

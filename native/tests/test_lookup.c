@@ -98,6 +98,7 @@ static void test_passwd(void)
     HOME("a:b:3:d:e:/h", 3u, "/h");
     HOME("a:b:3:d:e", 3u, "(none)");
     HOME("x:x:3:3::/first:\nx:x:3:3::/second:\n", 3u, "/first");
+    HOME("x:x:7:7::/seven:\nnone:x::0::/none:\n", 0u, "(none)"); /* the digits of another line */
     HOME("x:x:18446744073709551619:3::/wrap64:\n", 3u, "(none)");
     struct passwd_scan scan;
     char home[64];

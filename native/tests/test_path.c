@@ -115,6 +115,12 @@ static void test_long(void)
     memset(path, 'n', sizeof(path));
     path[NAME_MAX + 1] = 0;
     EXPECT(dir_at(path), -ENAMETOOLONG);
+    char behind[PATH_BUF]; /* what the kernel does not look at, because something is missing before it */
+    snprintf(behind, sizeof(behind), "/missing3/%.300s", path);
+    EXPECT(dir_at(behind), -ENAMETOOLONG);
+    EXPECT(file_at(behind), -ENAMETOOLONG);
+    snprintf(behind, sizeof(behind), "/missing4/%.255s", path);
+    EXPECT(dir_at(behind), S_IFDIR);
     for (size_t i = 0; i < sizeof(path) - 1; i++)
         path[i] = i % 2 ? 'd' : '/';
     path[sizeof(path) - 1] = 0;
