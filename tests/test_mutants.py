@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from integration.mutants import collected, cover, mutant, of_c, of_python, of_shim, parallel, run, sandbox, worker
+from integration.mutants import collected, cover, mutant, of_c, of_python, parallel, run, sandbox, worker
 from integration.mutants.cover import Test
 from integration.mutants.mutant import Mutant
 from integration.mutants.tree import Tree
@@ -203,28 +203,6 @@ def test_c(code: str, kind: str, after: str) -> None:
 )
 def test_equivalent_edits_of_c(code: str, kind: str) -> None:
     assert kind not in [one[0] for one in in_c(code)]
-
-
-@pytest.mark.parametrize(
-    ("file", "name", "functions"),
-    [
-        ("sandbox", "install_filter", {"seccomp_compile"}),
-        ("probe", "ask", {"probe", "subids"}),
-        ("seccomp", "work", {"seccomp_compile"}),  # other files have members of this name
-        ("shim", "MAX_SENT_FDS", {"send", "recv_fd", "recv", "send_fd"}),
-        ("image", "write_file", {"memfd_sealed"}),  # called in another file
-    ],
-)
-def test_functions_of_the_shim_are_followed_to_the_exported_ones(file: str, name: str, functions: set[str]) -> None:
-    assert of_shim.exported(f"native/shim/{file}.c", name) == functions
-
-
-def test_every_function_of_the_shim_leads_to_python() -> None:
-    names = of_shim.native_names()
-    ours = {one.scope: one.file for one in of_shim.everything() if one.scope.startswith("pr_")}
-    assert len(ours) > 50
-    unused = {name for name, file in ours.items() if not any(map(names.get, of_shim.exported(file, name)))}
-    assert unused == {"pr_close_range", "pr_fs_type"}  # only tests call them
 
 
 def test_every_file_of_init_has_mutants_in_each_function() -> None:
