@@ -100,6 +100,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         PyErr_Fetch(&type, &error, &trace);
         if (type != PyExc_ValueError)
             fail(type, error, trace);
+        PyErr_NormalizeException(&type, &error, &trace); /* as every exception from 3.12 on */
+        PyObject *value = error;
+        error = PyObject_GetAttrString(value, "args");
+        Py_DECREF(value);
         Py_DECREF(type);
         Py_XDECREF(trace);
         written = PyTuple_New(0);
