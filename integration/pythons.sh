@@ -44,7 +44,8 @@ copy() {
     # Tests list the files of the tree with git, and want a commit: the same one for the same files.
     git -C "$1" init -q && git -C "$1" add -A && GIT_AUTHOR_DATE=2000-01-01T00:00:00Z GIT_COMMITTER_DATE=2000-01-01T00:00:00Z \
         git -C "$1" -c user.name=copy -c user.email=copy commit -qm "copy of the sources"
-    rm -f "$1"/build/*.json "$1"/.venv/stamps/build # which put files beside the sources
+    # The stamp stands for files beside the sources, and meson would keep the results of old checks.
+    rm -rf "$1"/build/*.json "$1"/.venv/stamps/build "$1"/build/meson
     [ ! -e "$place/3.11.json" ] || cp "$place/3.11.json" "$1/build/"
 }
 
