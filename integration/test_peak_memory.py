@@ -6,6 +6,7 @@ snapshot (native/launcher/snapshot/training.py) no longer does what verbs do.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,9 +16,9 @@ import pytest
 from bench.measure import Worker, make_bundle
 from integration.harness import Runtime
 
-MOST = 7.5  # MB
-# A verb for people may take more than one that an engine calls for each container.
-SHORT = 5.8
+# MB; a verb for people may take more than one that an engine calls for each container. Code of
+# CPython 3.14 is larger, and so is the libc of Debian testing.
+MOST, SHORT = (7.9, 6.4) if sys.version_info >= (3, 14) else (7.5, 5.8)
 
 
 @pytest.fixture
@@ -27,12 +28,23 @@ def worker() -> Iterator[Worker]:
     one.close()
 
 
+def forget(path: str) -> None:
+    """Let the kernel read a file again. Linux 6.18 maps whole folios, and those of a file that was
+    just written are large: 5 MB more of an executable."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(fd)
+
+
 @pytest.mark.pyrunc_only("the limit is pyrunc's")
-@pytest.mark.skipif(sys.version_info >= (3, 13), reason="CPython 3.13 and later need up to 12 MB")
 def test_no_verb_needs_much_memory(worker: Worker, tmp_path: Path, runtime: Runtime) -> None:
     quick = make_bundle(tmp_path, runtime.path, "quick", ["/bin/true"])
     long = make_bundle(tmp_path, runtime.path, "long", ["/bin/sleep", "1000"])
     ident = f"peak-{tmp_path.name}"
+    forget(runtime.path)
     peaks = {}
 
     def measure(verb: str, *args: str) -> None:
