@@ -249,6 +249,7 @@ AIO: dict[str, Row] = {
     "exit": (asked("__aexit__", None, None, None), [{}]),
     "end of a process": (of_process("wait"), [{"process.wait": 5}]),
     "communicate with a process": (of_process("communicate", b"x"), [{}]),
+    "kill of a process": (lambda w: aio.AsyncProcess(w.spy("process")).kill(), [{}]),
     "exit of a process": (of_process("__aexit__", None, None, None), [{}]),
     **{f"{name} of a runtime": (of_runtime(name, "/b", "c1"), [{}, given({"rootless": 1})]) for name in ("create",
         "run")},

@@ -235,7 +235,7 @@ CGROUPFS: dict[str, Row] = {
     "survivors": (driver("survivors", "/a"), [
         {"pids": pids, "host.read": text} for pids, text in (([], b""), ([5], b"s\xffh\n"), ([5, 6, 7], b"\n"))
     ]),
-    "devices": (driver("devices", 5, [], "/p", replace=False), [
+    "devices": (driver("devices", 5, [], "/p"), [
         {"WITH": {"facts": {"rootless": rootless}}, "devices.attach": result}
         for rootless in (True, False) for result in (None, *(SysError("/p", "bpf", number) for number in (1, 13, 22)))
     ]),
