@@ -470,12 +470,14 @@ STORAGE: dict[str, Row] = {
         {"os.statvfs": found_} for found_ in (
             failed(errno.EACCES), disk(4096), disk(4095), disk(5000, 1, 999), disk(5000, 1, 1000), disk(5000, 0, 0))
     ]),
+    # The id has no name on any machine.
     "lingering": (check(storage, "lingering", "$root"), [
-        {"WITH": {"host": user(), "root": root}, "machine.exists": By({
-            "/run/systemd/system": systemd, "/var/lib/systemd/linger/me": lingers})}
+        {"WITH": {"host": user(4000000), "root": root}, "machine.exists": By({
+            "/run/systemd/system": systemd, "/var/lib/systemd/linger/4000000": lingers})}
         for root, systemd, lingers in (
-            ("/run/user/1000/pyrunc", True, False), ("/run/user/1000/pyrunc", True, True),
-            ("/run/user/1000/pyrunc", False, False), ("/run/user/10001/pyrunc", True, False), ("/run/x", True, False))
+            ("/run/user/4000000/pyrunc", True, False), ("/run/user/4000000/pyrunc", True, True),
+            ("/run/user/4000000/pyrunc", False, False), ("/run/user/40000001/pyrunc", True, False),
+            ("/run/x", True, False))
     ]),
     "criu": (check(storage, "criu"), [
         {"machine.find": path, "criu_version": version, "WITH": {"host": {"privileged": privileged}}}
