@@ -40,7 +40,9 @@ def compare(file: str, case: str, lines: Iterable[str]) -> None:
     # remove.
     got = ["  " + line.replace("== ", "=: ").rstrip() for text in lines for line in text.split("\n")]
     got = [line if line.strip() else "  ." for line in got]
-    assert not any(str(GOLDEN.parent.parent) in line for line in got), f"{case}: has the path of this tree"
+    tree = GOLDEN.parent.parent
+    # integration/pythons.sh has a tree at /src, and tests give that name to files of containers.
+    assert len(tree.parts) == 2 or not any(str(tree) in line for line in got), f"{case}: has the path of this tree"
     known = _blocks(path)
     if os.environ.get("PYRUNC_UPDATE_GOLDEN"):
         known[case] = got
