@@ -390,7 +390,7 @@ def test_remove_gives_up_in_time_and_names_who_is_left(kernel: Kernel, below: st
         PyruncError, match=rf"cgroup /a is still in use after 0.1 s: process {os.getpid()} \(.+\), which"
     ):
         kernel.driver.remove("/a", 0.1)
-    assert 0.1 <= time.monotonic() - start < 1
+    assert 0.1 <= time.monotonic() - start < 10
 
 
 def test_remove_waits_for_the_last_process(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,7 +45,7 @@ struct init {
     char **pointers; /* space for the largest argv + envp: a filter may forbid mmap */
     int filtered;    /* a seccomp filter is loaded: make only essential system calls */
     uint32_t joined; /* CLONE_NEW* of the namespaces joined ahead of their step */
-    int alone;       /* UNSHARE created a pid namespace, in which CLONE_INIT creates the first process */
+    int alone;       /* UNSHARE created a pid namespace, so CLONE_INIT creates its first process */
     int pid;         /* our pid as the container sees it; read before a filter may forbid it */
     int early_cwd;   /* chdir to the working directory succeeded before SET_IDS */
     int at_cwd;      /* CHDIR has run */
@@ -123,6 +123,7 @@ int wait_for_start(struct init *in, int start);
 _Noreturn void leave(int status);
 /* enter.c: open in->timensfd while we still have the caller's privileges. */
 int open_time_offsets(struct init *in);
+/* enter.c: become the leader of a session, and set in->pid.  Returns 0, or -errno after fault(). */
 int new_session(struct init *in);
 
 /* trace.c: called only if traced, except trace_failed()

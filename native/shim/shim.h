@@ -60,10 +60,10 @@ int pr_netlink_in(int netns_fd) PR_CALL(setns);
 /* Processes ------------------------------------------------------------------------------------ */
 
 /* Execute `exe_fd` as "pyrunc-init <npreserve> [joins]" with an empty environment, default signals
- * and an empty signal mask. `joins`: it will join a container. It inherits stdio and the descriptors 3 .. 3+npreserve-1; `sock` becomes
- * 3+npreserve; all others are closed. stdio: NULL, or three descriptors above 2 that replace 0,
- * 1 and 2 (-1: inherited). Returns the pid of the child. -EBADF: a descriptor to preserve is not
- * open. */
+ * and an empty signal mask. `joins`: its plan joins a container. It inherits stdio and the
+ * descriptors 3 .. 3+npreserve-1; `sock` becomes 3+npreserve; all others are closed. stdio: NULL,
+ * or three descriptors above 2 that replace 0, 1 and 2 (-1: inherited). Returns the pid of the
+ * child. -EBADF: a descriptor to preserve is not open. */
 int pr_spawn_init(int exe_fd, int sock, int npreserve, int joins, const int *stdio) PR_CALL(posix_spawn);
 /* The same, but returns before the child has executed; the first call of a process only. If the
  * child fails, it exits, which closes `sock`, and pr_spawn_error has the error. Then signals

@@ -43,8 +43,8 @@ def spawn_init(
     It inherits stdio and the ``preserved`` descriptors from 3 on; ``sock`` comes next. ``stdio``:
     three descriptors above 2 that take the place of 0, 1 and 2; -1 is inherited. Raises OSError:
     EBADF if one to be preserved is not open. ``joins``: its plan joins a container, so it leaves
-    our session at once. ``ahead``: return before the child has executed
-    ``exe``; init has to reset signals itself, and `spawn_error` reports a failure.
+    our session at once. ``ahead``: return before the child has executed ``exe``; init has to reset
+    signals itself, and `spawn_error` reports a failure.
     """
     call = calls.spawn_init_ahead if ahead else calls.spawn_init
     return call(exe, sock, preserved, joins, pack("3i", *stdio) if stdio else None)
