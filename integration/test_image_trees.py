@@ -148,10 +148,13 @@ def by_umoci(layout: Layout, seed: int, path: Path) -> Path:
 
 def by_podman(layout: Layout, seed: int, path: Path) -> Path:
     podman = ["podman", "--root", str(path / "root"), "--runroot", str(path / "run"), "--storage-driver", "vfs"]
-    quiet = {"check": True, "capture_output": True, "text": True, "timeout": 120 * SLOW}
-    pulled = subprocess.run([*podman, "pull", "-q", f"oci:{layout.path}:n{seed}"], **quiet)  # type: ignore[call-overload]
-    done = subprocess.run([*podman, "image", "mount", pulled.stdout.strip()], **quiet)  # type: ignore[call-overload]
-    return Path(done.stdout.strip())
+
+    def said(*args: str) -> str:
+        done = subprocess.run([*podman, *args], capture_output=True, text=True, timeout=120 * SLOW, check=False)
+        assert done.returncode == 0, done
+        return done.stdout.strip()
+
+    return Path(said("image", "mount", said("pull", "-q", f"oci:{layout.path}:n{seed}")))
 
 
 @pytest.fixture
