@@ -402,7 +402,8 @@ def test_closed_stdio_is_filled(init_exe: str) -> None:
     pid = os.posix_spawn(init_exe, ["pyrunc-init", "0"], {}, file_actions=[(os.POSIX_SPAWN_DUP2, high, 3), *closed])
     os.close(high)
     end = time.monotonic() + TIMEOUT
-    while len(os.listdir(f"/proc/{pid}/fd")) < 4 and time.monotonic() < end:
+    # Until then it also has what this process was started with.
+    while set(os.listdir(f"/proc/{pid}/fd")) != {"0", "1", "2", "3"} and time.monotonic() < end:
         time.sleep(0.01)
     assert [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in (0, 1, 2)] == ["/dev/null"] * 3
     ours.close()
