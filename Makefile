@@ -255,7 +255,7 @@ lint: lint-tools build ## ruff, mypy, bandit, clang-format, C warnings as errors
 	@for file in $(filter native/shim/%.c,$(SOURCES)); do gcc $(CFLAGS_LINT) -fPIC $$file >/dev/null; done
 	@include=$$($(BIN)/python -Ic 'import sysconfig; print(sysconfig.get_path("include"))'); \
 	    for file in $(filter native/launcher/%.c native/reader/%.c,$(SOURCES)); do \
-	        gcc $(CFLAGS_LINT) -fPIE -DHAVE_CORE_PHASE -DHAVE_SNAPSHOT $(PYTHON_DEFINES) -isystem $$include $$file >/dev/null; done
+	        gcc $(CFLAGS_LINT) -fPIE -fno-builtin -fno-math-errno -DHAVE_CORE_PHASE -DHAVE_SNAPSHOT $(PYTHON_DEFINES) -isystem $$include $$file >/dev/null; done
 	@$(BIN)/python native/gen_plan.py --check
 	@$(BIN)/python contrib/generate.py --check
 	@$(BIN)/python contrib/config_types.py --check

@@ -35,10 +35,10 @@ static void find_package(char *dir, size_t size)
     }
     if (package_path_check(path, prefix) < 0) {
         char hint[PATH_MAX + 32];
-        fprintf(
-            stderr,
-            "pyrunc: error: refusing to load code from %s: %s can be changed by users other than its owner%s\n",
-            dir, path, package_path_hint(path, hint, sizeof hint));
+        fprintf(stderr,
+                "pyrunc: error: refusing to load code from %s: %s can be changed by users other than its "
+                "owner%s\n",
+                dir, path, package_path_hint(path, hint, sizeof hint));
         exit(1);
     }
 }

@@ -22,8 +22,8 @@ static int check(const char *path, size_t from)
     if (package_path_check(culprit, from) == 0)
         return 0;
     PyErr_Format(PyExc_ImportError,
-                 "refusing to load code from %s: %s can be changed by users other than its owner%s", path, culprit,
-                 package_path_hint(culprit, hint, sizeof hint));
+                 "refusing to load code from %s: %s can be changed by users other than its owner%s", path,
+                 culprit, package_path_hint(culprit, hint, sizeof hint));
     return -1;
 }
 

@@ -114,7 +114,8 @@ const char *package_path_refusal(void)
         if (prefix == 0 || package_path_check(path, prefix) == 0)
             return NULL;
     }
-    (void)snprintf(text, sizeof text, "refusing to run as root: %s can be changed by users other than its owner%s",
-                   path, package_path_hint(path, hint, sizeof hint));
+    (void)snprintf(text, sizeof text,
+                   "refusing to run as root: %s can be changed by users other than its owner%s", path,
+                   package_path_hint(path, hint, sizeof hint));
     return text;
 }

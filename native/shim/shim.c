@@ -242,8 +242,8 @@ static int unix_address(const char *path, struct sockaddr_un *addr, int *dir_fd)
 }
 
 /* A unix socket and what to do with it at an address: `use` returns an errno, 0 for success. */
-static int unix_socket(const char *path, int type, int (*use)(int, const struct sockaddr_un *, socklen_t, void *),
-                       void *arg)
+static int unix_socket(const char *path, int type,
+                       int (*use)(int, const struct sockaddr_un *, socklen_t, void *), void *arg)
 {
     struct sockaddr_un addr;
     int dir_fd;

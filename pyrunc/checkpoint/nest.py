@@ -28,7 +28,7 @@ _ABOVE = 200
 _MOST = 16 << 20
 _GET_MS = 1000
 _ROOT = "rootfs"
-_TMP = "/tmp/"  # noqa: S108  # only compared and mounted on
+_TMP = "/tmp/"  # noqa: S108  # nosec B108 - only compared and mounted on
 _FAILED = 127
 
 
