@@ -475,27 +475,27 @@ def null_of_the_container(script: Script) -> None:
     script.op("reopen_null")
 
 
-@scene()
-def owner_of_stdio(script: Script) -> None:
+def stdio_is_a_file(script: Script) -> None:
     begun(script)
     for fd in range(3):
         script.ask("stdio", fd, script.root / "file")
+
+
+@scene()
+def owner_of_stdio(script: Script) -> None:
+    stdio_is_a_file(script)
     script.op("stdio_owner", uid=41, gid=42)
 
 
 @scene()
 def owner_of_stdio_that_is_right(script: Script) -> None:
-    begun(script)
-    for fd in range(3):
-        script.ask("stdio", fd, script.root / "file")
+    stdio_is_a_file(script)
     script.op("stdio_owner", uid=0, gid=0)
 
 
 @scene()
 def user_of_stdio_that_is_right(script: Script) -> None:
-    begun(script)
-    for fd in range(3):
-        script.ask("stdio", fd, script.root / "file")
+    stdio_is_a_file(script)
     script.op("stdio_owner", uid=0, gid=0xFFFFFFFF)
 
 

@@ -139,7 +139,7 @@ def told(value: Any, depth: int = 4) -> str:
         return f"{type(value).__name__}({', '.join(sorted(items) if isinstance(value, set | frozenset) else items)})"
     if type(value) is dict and depth:
         return "{" + ", ".join(f"{key}: {told(item, depth - 1)}" for key, item in value.items()) + "}"
-    return transcript._shown(value, depth)
+    return transcript.shown(value, depth)
 
 
 def replace(
@@ -179,7 +179,7 @@ def record(call: Callable[..., Any], args: Iterable[Any], notes: list[str]) -> l
         found = f"{type(error).__name__}: {error}"
         if isinstance(error.__cause__, BaseException):
             found += f" (from {type(error.__cause__).__name__})"
-    return [transcript._short(line) for line in (*without_series(notes), f"-> {found}")]
+    return [transcript.short(line) for line in (*without_series(notes), f"-> {found}")]
 
 
 def without_series(notes: list[str]) -> list[str]:
@@ -239,3 +239,8 @@ def alone(module: types.ModuleType, name: str, *args: Any, keep: str = "") -> Ca
             return (found, *changed) if changed else found
 
     return call
+
+
+def compare(file: str, case: str, results: Iterable[object]) -> None:
+    """Compare results, a line each, with one case of ``golden/FILE.txt``."""
+    transcript.compare(file, case, [transcript.short(told(found, 8)) for found in results])

@@ -104,7 +104,7 @@ def masked(text: str, place: Path) -> str:
     text = re.sub(r"/proc/\d+", "/proc/N", text)
     text = re.sub(r"/proc/self/fd/\d+", "/proc/self/fd/N", text)  # depends on what the test's process inherited
     text = re.sub(r"(pid|starttime)(\W{1,4})\d+", r"\1\2N", text)
-    return transcript._short(re.sub(r"(?<![\w.])\d{4,}(?!\w)", "N", text))
+    return transcript.short(re.sub(r"(?<![\w.])\d{4,}(?!\w)", "N", text))
 
 
 def left_in(place: Path) -> list[str]:
@@ -131,7 +131,7 @@ def run_once(
                     patch.setattr(module, name, Calls(getattr(module, name), place, notes, fail))
         before = faulty.open_descriptors()
         try:
-            found = masked(transcript._shown(act(), 4), place)
+            found = masked(transcript.shown(act(), 4), place)
         except Exception as error:
             found = masked(f"{type(error).__name__}: {error}", place)
         for fd in faulty.open_descriptors().keys() - before.keys():

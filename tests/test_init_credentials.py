@@ -383,7 +383,7 @@ def test_unshare_names_the_namespace(spawn: Spawn) -> None:
 
 
 def test_unshare_with_an_error_that_needs_no_words(spawn: Spawn) -> None:
-    """The filter of this plan stands in for a kernel without memory."""
+    """The plan's filter makes unshare(2) fail as it does without memory."""
     unshare = program({NUMBERS[os.uname().machine]["unshare"]: ERRNO | errno.ENOMEM}, ALLOW)
     plan = Plan()
     plan.no_new_privs("/process/noNewPrivileges")

@@ -26,8 +26,7 @@ from pyrunc.image.errors import ImageError
 from pyrunc.launch import session
 from spies import Answers
 from test_image_steps import Entry
-from test_session_steps import OPTS, PLAN, Loose, Row, method
-from test_session_steps import SESSION as ATTRIBUTES
+from test_session_steps import OPTS, PLAN, Loose, Row, talking
 from test_steps import Tables, World, calls_of, failed, rows
 
 # -- a session -------------------------------------------------------------------------------------
@@ -39,17 +38,6 @@ TALK: dict[str, Any] = {
     "steps": None, "raise_interrupted": None, "check_spawned": None, "setting": "SETTING", "explain.program": "why",
     "faults.error": PyruncError("fault"), "state.root_dir": "/root", "Interrupts": "INTERRUPTS",
 }  # fmt: skip
-
-
-def talking(name: str, *args: Any, own: str = "") -> Callable[[World], Any]:
-    """A call of a method of a session."""
-    call = method(Loose, name, *args, own=f"{name} {own}", **ATTRIBUTES)
-
-    def prepared(w: World) -> Any:
-        w.extra = OPTS | w.extra
-        return call(w)
-
-    return prepared
 
 
 def executed(w: World) -> Any:
@@ -343,7 +331,7 @@ def test_names_and_attributes_of_entries() -> None:
         one = entry()
         one.uid, one.gid = uid, gid
         lines.append(f"{uid}:{gid}: {outcome(layer._check_ids, one)}")
-    transcript.compare("layer_steps", "names and attributes", map(transcript._short, lines))
+    transcript.compare("layer_steps", "names and attributes", map(transcript.short, lines))
 
 
 def test_totals_and_warnings() -> None:

@@ -35,12 +35,12 @@ def results(call: Call, cases: Iterable[Any]) -> list[str]:
     for case in cases:
         given = case if isinstance(case, tuple) else (case,)
         try:
-            found = transcript._shown(call(*given), 6)
+            found = transcript.shown(call(*given), 6)
         except AssertionError:
             raise
         except Exception as error:
             found = f"{type(error).__name__}: {error}"
-        out.append(f"{', '.join(transcript._shown(one, 6) for one in given)[:160]} -> {transcript._short(found)}")
+        out.append(f"{', '.join(transcript.shown(one, 6) for one in given)[:160]} -> {transcript.short(found)}")
     return out
 
 

@@ -361,7 +361,7 @@ TABLES: dict[str, tuple[Call, list[Any]]] = {
         lambda text: descriptor.check_media_type(text, "what"), ["a/b", "a", "", None, "a/b/c", "a/b+c", "a /b",
             "a/" + "b" * 130]),
     "descriptor.parse": (
-        lambda entry: transcript._shown(descriptor.parse(entry, "/p"), 3),
+        lambda entry: transcript.shown(descriptor.parse(entry, "/p"), 3),
         [{"mediaType": "a/b", "digest": "sha256:" + "a" * 64, "size": 5} | more
          for more in MORE],
     ),
@@ -392,7 +392,7 @@ TABLES: dict[str, tuple[Call, list[Any]]] = {
 
 def vars_of(value: Any) -> str:
     """The members of an object."""
-    return transcript._shown(value, 4)
+    return transcript.shown(value, 4)
 
 
 @pytest.mark.parametrize("name", TABLES)

@@ -238,7 +238,7 @@ def different(name: str, section: str, document: Json) -> str:
 
 def short(text: str) -> str:
     """The beginning, and a digest of the whole text if it is longer."""
-    text = transcript._short(text)
+    text = transcript.short(text)
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}... {hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 

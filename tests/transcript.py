@@ -101,7 +101,7 @@ def follow(
             also(request)  # its subject exists before and after this fixture
         yield
         # The length of the path differs between runs, so replace it before anything is cut.
-        lines = [_short(line.replace(str(tmp_path), "TOP")) for line in lines]
+        lines = [short(line.replace(str(tmp_path), "TOP")) for line in lines]
         lines += also(request) if also is not None else ()
         text = "\n".join(lines).replace(str(tmp_path), "TOP")
         if lines:
@@ -123,35 +123,36 @@ def _told(call: Callable[..., Any], file: str, lines: list[str]) -> Callable[...
             lines.append(f"{type(error).__name__}: {error}")
             raise
         if not inspect.isgenerator(found):
-            lines.append(_shown(found, 5))
+            lines.append(shown(found, 5))
         return found
 
     return wrapper
 
 
-def _short(text: str) -> str:
+def short(text: str) -> str:
+    """A line of text; what exceeds LONGEST is represented by its length and a digest."""
     text = text.encode("ascii", "backslashreplace").decode().replace("\n", "\\n")
     more = hashlib.sha256(text[LONGEST:].encode()).hexdigest()[:8]
     return text if len(text) <= LONGEST else f"{text[:LONGEST]} ... {len(text)} {more}"
 
 
-def _shown(value: Any, depth: int) -> str:
+def shown(value: Any, depth: int) -> str:
     """A representation of a value and everything in it, without addresses."""
     if isinstance(value, str | bytes | int | float | None | type(...)):
         return repr(value)
     if depth == 0 or callable(value) or isinstance(value, types.ModuleType):
         return type(value).__name__
     if isinstance(value, dict):
-        inside = [f"{_shown(key, depth - 1)}: {_shown(item, depth - 1)}" for key, item in value.items()]
+        inside = [f"{shown(key, depth - 1)}: {shown(item, depth - 1)}" for key, item in value.items()]
     elif isinstance(value, list | tuple):
-        inside = [_shown(item, depth - 1) for item in value]
+        inside = [shown(item, depth - 1) for item in value]
     elif isinstance(value, set | frozenset):
-        inside = sorted(_shown(item, depth - 1) for item in value)
+        inside = sorted(shown(item, depth - 1) for item in value)
     else:
         names = [
             *getattr(value, "__dict__", ()),
             *(s for kind in type(value).__mro__ for s in getattr(kind, "__slots__", ())),
         ]
         found = [(name, getattr(value, name)) for name in sorted(set(names)) if hasattr(value, name)]
-        inside = [f"{name}={_shown(item, depth - 1)}" for name, item in found]
+        inside = [f"{name}={shown(item, depth - 1)}" for name, item in found]
     return f"{type(value).__name__}({', '.join(inside)})"

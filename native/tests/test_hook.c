@@ -102,7 +102,7 @@ static const struct outcome *run(const char *path, const char *script)
         exit(2);
     close(pair[0]);
     if (seen->last.item != 0 || seen->item != 0)
-        OK(0, "%s%s: an item of what is no list", seen->last.call, seen->call);
+        OK(0, "%s%s: an item, but the argument is not a list", seen->last.call, seen->call);
     return seen;
 }
 
