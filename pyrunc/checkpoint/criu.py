@@ -182,7 +182,6 @@ class Criu:
         while True:
             try:
                 data, fd = sockets.receive_descriptor(self.sock, _REPLY, 0 if over else _LOOK_MS)
-                self.check()
                 break
             except (TimeoutError, InterruptedError, BlockingIOError):
                 self.check()
@@ -193,13 +192,16 @@ class Criu:
                 over = has_ended(self.pid)
             except OSError as error:
                 raise self.broken("receive", error) from error
-        if not data:
-            raise self.ended()
         try:
+            self.check()
+            if not data:
+                raise self.ended()
             return protobuf.decode(messages.RESPONSE, data), fd
-        except ValueError as error:
+        except BaseException as error:
             if fd >= 0:
                 fs.close(fd)
+            if not isinstance(error, ValueError):
+                raise
             raise CriuError(f"criu: unreadable message: {error}") from error
 
     def broken(self, call: str, error: OSError) -> PyruncError:

@@ -4,7 +4,7 @@ descriptors.json."""
 from __future__ import annotations
 
 import posix
-from errno import EEXIST, ELOOP, ENOENT, ENOTDIR
+from errno import EEXIST, ELOOP, ENOENT
 from posix import O_CLOEXEC, O_CREAT, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_TRUNC, O_WRONLY
 
 from pyrunc import fs, jsontext
@@ -206,5 +206,5 @@ def _refuse_link(fd: int, directory: str, name: str) -> None:
             return
         raise SysError(f"{directory}/{name}", "stat", error.errno or 0) from error
     if found.st_mode & _TYPE != _REGULAR or found.st_nlink != 1:
-        number = ELOOP if found.st_mode & _TYPE == 0o120000 else ENOTDIR if found.st_nlink == 0 else EEXIST
+        number = ELOOP if found.st_mode & _TYPE == 0o120000 else EEXIST
         raise SysError(f"{directory}/{name}", "", number, detail="expected a regular file with a single link")
