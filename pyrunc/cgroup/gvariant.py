@@ -47,7 +47,7 @@ def as_property(name: str, text: str) -> tuple[str, Value]:
         raise ValueError(f"at most {TEXT_MAX} characters")
     value = parse(text)
     if name.endswith("Sec") and not name.endswith("USec"):
-        if value[0] not in "ynqiuxtd":
+        if value[0] not in (*_RANGES, "d"):
             raise ValueError("a number of seconds")
         return name[:-3] + "USec", in_range("t", round(value[1] * 1_000_000))
     return name, value
@@ -99,7 +99,6 @@ class Scanner:
 
     def run(self, chars: str) -> str:
         """The longest run of these characters."""
-        self.peek()
         start = self.at
         while self.at < len(self.text) and self.text[self.at] in chars:
             self.at += 1
@@ -117,7 +116,7 @@ class Scanner:
             if not said or (kind and said != kind):
                 raise ValueError(f"a value of type {kind or '?'}")
             return self.value(said, depth + 1)
-        if char in "\"'" and char:
+        if char in ("'", '"'):
             return self.string(kind or "s")
         if char == "b" and self.text[self.at + 1 : self.at + 2] in ('"', "'"):
             self.at += 1
@@ -155,7 +154,7 @@ class Scanner:
 
     def string(self, kind: str) -> Value:
         """A text in quotes."""
-        if kind not in "sog":
+        if kind not in ("s", "o", "g"):
             raise ValueError(f"a value of type {kind}")
         return kind, self.quoted()
 
@@ -178,8 +177,8 @@ class Scanner:
                 if size:
                     digits = self.text[self.at : self.at + size]
                     self.at += size
-                    code = int(digits, 16) if digits.isalnum() and len(digits) == size else 0x110000
-                    if code > 0x10FFFF or not code:
+                    code = int(digits, 16) if digits.isalnum() and len(digits) == size else 0
+                    if not 0 < code <= 0x10FFFF:
                         raise ValueError("a character's number after \\u")
                     char = chr(code)
                 else:
@@ -188,10 +187,10 @@ class Scanner:
 
     def number(self, kind: str) -> Value:
         """An integer or a real number."""
-        word = self.run("+-.xX" + _WORD)
+        word = self.run("+-." + _WORD)
         whole = not kind or kind in _RANGES
         try:
-            if whole and not (kind == "" and any(c in word for c in ".eE") and "x" not in word.lower()):
+            if whole and not (any(c in word for c in ".eE") and "x" not in word.lower()):
                 return in_range(kind or "i", integer(word))
             if kind in ("", "d"):
                 return "d", float(word)
@@ -254,7 +253,7 @@ class Scanner:
                 key_kind, key = self.value(key_kind, depth + 1)
                 self.need(":")
                 value_kind, item = self.value(value_kind, depth + 1)
-                if key_kind not in "bynqiuxtdsog":
+                if key_kind not in _KEYWORDS.values():
                     raise ValueError("a key of a basic type")
                 out[key] = item
                 if self.take("}"):
