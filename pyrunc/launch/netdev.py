@@ -286,7 +286,6 @@ class Move:
                 self.inside.set_link(device.moved, [("IFLA_IFNAME", device.name), ("IFLA_NET_NS_FD", self.host.fd)])
                 index, _ = self.host.links()[device.name]
                 self.host.set_up(index, device.addresses, device.up)
-                device.moved = 0
             except Exception as error:  # continue with the other devices
                 self.log.warning(f"{device.pointer}: could not be moved back to the host: {error}")
         self.devices = []
