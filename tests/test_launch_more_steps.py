@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import sys
 from collections.abc import Callable
 from struct import pack
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ import transcript
 from pyrunc import idmap
 from pyrunc.errors import ConfigError, PyruncError, SysError
 from pyrunc.launch import added_mounts, ending, joined, netdev, rootless, seccomp_log, tools
+from pyrunc.launch.netdev import NLM_F_ACK_TLVS
 from pyrunc.launch.session import InitSession
 from pyrunc.launch.undo import Undo
 from spies import Answers
@@ -358,6 +360,11 @@ def test_errors_of_netlink() -> None:
         except netdev.NetlinkError as error:
             found = f"{error.errno} {error.args}"
         lines.append(f"{number} {words!r} {flags} {echoed!r} {other!r}: {found}")
+    for more in (pack("=HH", 6, 2) + b"xy", pack("=HH", 4, 1), pack("=HH", 4, 0xC001), b"abc"):
+        data = refusal(errno.EPERM, b"Words\0", flags=NLM_F_ACK_TLVS)
+        with pytest.raises(netdev.NetlinkError) as raised:
+            netdev._check_ack(data + more, NLM_F_ACK_TLVS)
+        lines.append(f"{more!r} after the words: {raised.value.args}")
     errors: list[BaseException] = [ValueError("v"), OSError("none"), netdev.NetlinkError(0, "x"), KeyboardInterrupt(),
               *(netdev.NetlinkError(number, words) for number in (1, 16, 17, 19, 22, 5) for words in ("",
                   "Some Words")),
@@ -368,6 +375,15 @@ def test_errors_of_netlink() -> None:
     for args in (("eth0", "net%d", 5, True), ("a/b~c", "x", 0, False)):
         lines.append(str(spies.state_of(netdev.Device(*args, []))))
     transcript.compare("launch_more_steps", "errors of netlink", map(transcript.short, lines))
+
+
+def test_a_namespace_that_was_not_opened_has_nothing_to_close(monkeypatch: pytest.MonkeyPatch) -> None:
+    ignored: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", ignored.append)
+    monkeypatch.setattr(netdev, "_messages", lambda: (dict, dict))
+    with pytest.raises(FileNotFoundError):
+        netdev.Namespace("/none/ns/net")
+    assert ignored == []
 
 
 # -- the rest --------------------------------------------------------------------------------------

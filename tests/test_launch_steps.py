@@ -173,6 +173,7 @@ HOOKED = {"hooks": {"prestart": [1], "createRuntime": [2], "poststart": [3], "po
 USERNS = {"linux": {"uidMappings": [1], "gidMappings": [2], "resources": LIMITS}}
 # method -> arguments, and what differs from the ordinary session in each case
 CREATE: dict[str, tuple[tuple[Any, ...], list[dict[str, Any]]]] = {
+    "handlers": ((), [{}]),
     "steps": (("interrupts",), [{}]),
     "reserve": ((), [
         {}, {"plan": {"cgroup_path": ""}}, {"self": {"facts": Facts(cgroup2_mount="")}},
@@ -262,6 +263,7 @@ RUN: dict[str, tuple[tuple[Any, ...], list[dict[str, Any]]]] = {
     ]),
 }  # fmt: skip
 EXEC: dict[str, tuple[tuple[Any, ...], list[dict[str, Any]]]] = {
+    "handlers": ((), [{}]),
     "steps": (("interrupts",), [{}, {"opts": {"pid_file": "/pid"}}]),
     "prepare": ((), [
         {}, {"data": {"seccomp_log": True}}, {"data": {"no_new_keyring": True}},

@@ -269,10 +269,31 @@ def options(**changes: Any) -> dict[str, Any]:
     return {"WITH": {"@opts": OPTS["@opts"] | changes}}
 
 
+def clone_awaited(w: World) -> Any:
+    """await_clone(), whose poll is noted."""
+    with pytest.MonkeyPatch.context() as patch:
+        w.answers["poll"] = w.spy("poller")
+        patch.setattr("select.poll", spies.noting("poll", w.notes, w.answers))
+        return talking("await_clone", w.extra["timeout"], "@interrupts")(w)
+
+
 PIPED = {"SELF": {"streams": spies.Spy("streams", [], {}, theirs=[1, 2, 3])}}
 IDS = [{"containerID": 0, "hostID": 1000, "size": 1}, {"containerID": 1, "hostID": 100000, "size": 65536}]
 RLIMITS = [(7, 9, 10, "/process/rlimits/0"), (6, 5, 5, "/process/rlimits/1")]
 TALK: dict[str, Row] = {
+    "init": (lambda w: spies.state_of(session.InitSession(w.spy("log"))), [{}]),
+    "handlers": (lambda w: (w.answers.pop("handlers"), talking("handlers")(w)), [{}]),
+    "steps": (talking("steps", "@interrupts"), [{}]),
+    "close": (talking("close"), [{}]),
+    "setting": (talking("setting"), [{}]),
+    "abandon": (talking("abandon"), [{}]),
+    "await_clone": (clone_awaited, [
+        {"WITH": {"timeout": timeout}, "poller.poll": Answers(polls), "has_ended": ended}
+        for timeout, polls, ended in (
+            (-1, [[1]], True), (-1, [[], [], [], [1]], False), (-1, [[], []], True), (-1, [[], [1]], True),
+            (0, [[]], False), (1000, [[], [], [1]], False), (1001, [[], [], [1]], False),
+        )
+    ]),
     "spawn": (talking("spawn"), [{}, PIPED, {"activated": 0}, PIPED | {"start_init": failed(errno.EAGAIN)}]),
     "start_init": (talking("start_init", [1, 2], 5), [{}]),
     "check_spawned": (talking("check_spawned", "error"), [
