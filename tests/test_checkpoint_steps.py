@@ -358,7 +358,7 @@ OPTIONS: dict[str, Row] = {
 }  # fmt: skip
 
 TABLES: Tables = [
-    ("pyrunc.checkpoint.criu", PROCESS, CRIU, ("fcntl", "has_ended")),
+    ("pyrunc.checkpoint.criu", PROCESS, CRIU, ("fcntl", "has_ended", "make_room")),
     ("pyrunc.checkpoint.guard", GUARDING, GUARD, ("poll",)),
     ("pyrunc.checkpoint.images", FILES, IMAGES, ()),
     ("pyrunc.checkpoint.options", OPTIONS, GIVEN, ("fcntl",)),

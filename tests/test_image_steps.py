@@ -1,4 +1,4 @@
-"""What images and the directories of a checkpoint ask of the system, as in test_steps.py.
+"""What images ask of the system, as in test_steps.py.
 golden/image_steps.txt has the tables.
 """
 
@@ -16,7 +16,6 @@ pytest.importorskip("pyrunc._shim", reason="the extension is not built")
 
 import spies
 import transcript
-from pyrunc.checkpoint import images
 from pyrunc.errors import PyruncError
 from pyrunc.image import accounts, blobs, launch, layer
 from pyrunc.image.errors import ImageError
@@ -161,71 +160,6 @@ LAUNCH: dict[str, Row] = {
     ]),
 }  # fmt: skip
 
-# -- the directories of a checkpoint ---------------------------------------------------------------
-
-PLACES: dict[str, Any] = {
-    "posix.open": Answers([60, 61, 62]), "posix.fstat": SimpleNamespace(st_mode=0o100600, st_size=10),
-        "fs.abspath": "/abs",
-    "posix.stat": SimpleNamespace(st_mode=0o100600, st_nlink=1), "fs.read_fd": b'["a", "b", "c"]', "posix.pread": b"",
-    "posix.fstatvfs": SimpleNamespace(f_bavail=1, f_files=1, f_favail=1),
-}  # fmt: skip
-
-
-def place(w: World) -> Any:
-    """The open directories."""
-    return w.made(images.Images, "*", fd=60, work_fd=61, path="/images", work="/work", parent="", log="/work/dump.log")
-
-
-def after(one: Any, result: Any) -> Any:
-    """A result, and the descriptors that are left."""
-    return result, one.fd, one.work_fd
-
-
-DIRECTORIES: dict[str, Row] = {
-    "open": (lambda w: after(one := place(w), one.open(make=w.extra["make"])), [
-        {"WITH": {"make": make}, "SELF": {"work": work}} for make in (True, False) for work in ("/work", "/images")
-    ]),
-    "check_parent": (lambda w: place(w).check_parent(), [
-        {"SELF": {"parent": parent}, "posix.open": opened}
-        for parent, opened in (("", 60), ("/p", 60), ("../p", 60), ("../p", failed(errno.ENOENT)))
-    ]),
-    "close": (lambda w: after(one := place(w), one.close()), [
-        {}, {"SELF": {"work_fd": 60}}, {"SELF": {"fd": -1, "work_fd": -1}}, {"SELF": {"fd": 0, "work_fd": -1}},
-    ]),
-    "write_descriptors": (lambda w: place(w).write_descriptors(["a", "b", "c"]), [
-        {}, {"posix.open": failed(errno.ENOSPC)}, {"fs.write_all": failed(errno.ENOSPC)},
-    ]),
-    "read_descriptors": (lambda w: place(w).read_descriptors(), [
-        {}, {"posix.stat": failed(errno.ENOENT)}, {"posix.open": failed(errno.ELOOP)},
-        {"posix.fstat": SimpleNamespace(st_mode=0o010600)},
-        *({"fs.read_fd": text} for text in (b"x", b"{}", b'["a", "b"]', b'["a", "b", "c", "d"]', b'["a", "b", 5]')),
-    ]),
-    "failure": (lambda w: str(place(w).failure("dump", w.extra["reason"], logged=w.extra["logged"])), [
-        {"WITH": {"reason": reason, "logged": logged}, "posix.pread": log, "posix.fstatvfs": full}
-        for reason, logged, log, full in (
-            ("criu: failed", True, b"", PLACES["posix.fstatvfs"]), ("", False, b"", PLACES["posix.fstatvfs"]),
-            ("x", True, b"(0.1) Error (a.c:5): reason\n", PLACES["posix.fstatvfs"]),
-            ("x", True, b"(0.1) Error (a.c:5): reason\n(0.2) Error (b.c:6): Dumping FAILED.\n",
-                PLACES["posix.fstatvfs"]),
-            ("x", True, b"Error (a.c:5): Can't lookup mount=5 for fd=1\n", PLACES["posix.fstatvfs"]),
-            ("x", True, b"", SimpleNamespace(f_bavail=0, f_files=1, f_favail=1)),
-            ("x", True, b"", SimpleNamespace(f_bavail=1, f_files=0, f_favail=0)),
-            ("x", True, b"", SimpleNamespace(f_bavail=1, f_files=1, f_favail=0)), ("x", True, b"", failed(errno.EIO)),
-        )
-    ]),
-    "make": (lambda w: images._make("/a/b"), [
-        {"posix.mkdir": Answers(found)}
-        for found in ([None], [failed(errno.ENOENT), None], [failed(errno.EEXIST)], [failed(errno.EACCES)],
-                      [failed(errno.ENOENT)] * 5)
-    ]),
-    "refuse_link": (lambda w: images._refuse_link(60, "/work", "dump.log"), [
-        {"posix.stat": found} for found in (
-            failed(errno.ENOENT), failed(errno.EACCES),
-            *(SimpleNamespace(st_mode=mode, st_nlink=links)
-              for mode, links in ((0o100600, 1), (0o100600, 2), (0o100600, 0), (0o120777, 1), (0o040700, 2))))
-    ]),
-}  # fmt: skip
-
 # -- programs of the host in a container -----------------------------------------------------------
 
 
@@ -245,7 +179,6 @@ TABLES: Tables = [
     ("pyrunc.image.layer", LAYER, APPLY, ("_check_ids",)),
     ("pyrunc.image.accounts", ACCOUNTS, {"tree.fd": 50, "tree.lookup().path": "etc"}, ()),
     ("pyrunc.image.launch", LAUNCH, PULL, ("flock",)),
-    ("pyrunc.checkpoint.images", DIRECTORIES, PLACES, ()),
     ("pyrunc.plan.tools", TOOLS, {"plan.fd": 9}, ()),
 ]
 
