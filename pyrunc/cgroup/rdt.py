@@ -8,7 +8,7 @@ state keeps.
 from __future__ import annotations
 
 import posix
-from errno import EEXIST, ENOENT
+from errno import EEXIST, ENOENT, ENOSPC
 from posix import O_CLOEXEC, O_NOFOLLOW, O_WRONLY
 
 from pyrunc import fs
@@ -30,11 +30,8 @@ if TYPE_CHECKING:
 
 
 POINTER = "/linux/intelRdt"
-_HINTS = {
-    "mkdir": "the hardware has a fixed number of groups (info/L3/num_closids, info/L3_MON/num_rmids)",
-    "tasks": "",
-    "schemata": "`cat info/last_cmd_status` in the resctrl file system may say more",
-}
+_GROUPS = "the hardware has a fixed number of groups (info/L3/num_closids, info/L3_MON/num_rmids)"
+_SCHEMATA = "`cat info/last_cmd_status` in the resctrl file system may say more"
 
 
 def plan(wanted: IntelRdt, id: str, root: str) -> Record:
@@ -92,10 +89,7 @@ def apply(wanted: IntelRdt, record: Record, pid: int) -> None:
         except OSError as error:
             if error.errno == EEXIST:
                 record["made"].remove(monitor)
-            hint = _HINTS["mkdir"]
-            raise SysError(
-                f"{POINTER}/enableMonitoring", "mkdir", error.errno or 0, value=monitor, hint=hint
-            ) from error
+            raise _unmade("enableMonitoring", monitor, error) from error
         _write(f"{monitor}/tasks", str(pid), f"{POINTER}/enableMonitoring")
 
 
@@ -108,9 +102,14 @@ def _make(group: str, record: Record) -> bool:
     try:
         posix.mkdir(group, 0o755)
     except OSError as error:
-        hint = _HINTS["mkdir"]
-        raise SysError(f"{POINTER}/closID", "mkdir", error.errno or 0, value=group, hint=hint) from error
+        raise _unmade("closID", group, error) from error
     return True
+
+
+def _unmade(field: str, path: str, error: OSError) -> SysError:
+    """The error for a group that cannot be created."""
+    hint = _GROUPS if error.errno == ENOSPC else ""
+    return SysError(f"{POINTER}/{field}", "mkdir", error.errno or 0, value=path, hint=hint)
 
 
 def join(record: Record, pid: int) -> None:
@@ -193,6 +192,6 @@ def _write(path: str, text: str, pointer: str) -> None:
         finally:
             posix.close(fd)
     except OSError as error:
-        hint = _HINTS.get(path.rpartition("/")[2], "")
+        hint = _SCHEMATA if path.endswith("/schemata") else ""
         value = text.strip()
         raise SysError(pointer, "write", error.errno or 0, value=value, hint=hint).within(path) from error
