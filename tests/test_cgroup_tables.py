@@ -173,7 +173,8 @@ RDT: dict[str, Row] = {
         for there in (True, False) for schema in ([], [("p", "l")])
     ]),
     "apply": (alone(rdt, "apply", "$wanted", "$record", 41), [
-        {"WITH": {"wanted": wanted, "record": record}, "_make": fresh, **case} for wanted, record, fresh, case in APPLIED
+        {"WITH": {"wanted": wanted, "record": record}, "_make": fresh, **case}
+        for wanted, record, fresh, case in APPLIED
     ]),
     "make": (alone(rdt, "_make", "/r/g", "$record"), [
         {"WITH": {"record": kept(*made)}, "fs.exists": there, "posix.mkdir": result}

@@ -50,18 +50,16 @@ class Gzip:
 
     def __init__(self) -> None:
         self.engine = zlib.decompressobj(31)
-        self.members = 0
-        self.started = False
+        self.inside = True  # a member, which there has to be one of
 
     def feed(self, data: bytes) -> list[bytes]:
         out = []
         while data:
-            if not self.started:
-                if self.members:
-                    data = data.lstrip(b"\0")
-                    if not data:
-                        break
-                self.started = True
+            if not self.inside:
+                data = data.lstrip(b"\0")
+                if not data:
+                    break
+                self.inside = True
             try:
                 piece = self.engine.decompress(data, CHUNK)
             except zlib.error as error:
@@ -69,8 +67,7 @@ class Gzip:
             if piece:
                 out.append(piece)
             if self.engine.eof:
-                data, self.engine = self.engine.unused_data, zlib.decompressobj(31)
-                self.members, self.started = self.members + 1, False
+                data, self.engine, self.inside = self.engine.unused_data, zlib.decompressobj(31), False
             else:
                 data = self.engine.unconsumed_tail
                 if not piece and not data:
@@ -78,7 +75,7 @@ class Gzip:
         return out
 
     def end(self) -> None:
-        if self.started or not self.members:
+        if self.inside:
             raise ImageError("the gzip stream is truncated")
 
 

@@ -111,6 +111,8 @@ def _ask(helper: str, server: str) -> Credentials | None:
         )
     except FileNotFoundError:
         raise ImageError(f"{program}: not found in PATH") from None
+    except OSError as error:
+        raise ImageError(f"{program}: {errno_text(error.errno or 0)}") from error
     except subprocess.TimeoutExpired:
         raise ImageError(f"{program}: no answer in {HELPER_SECONDS:.0f} s") from None
     if done.returncode:

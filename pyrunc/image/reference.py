@@ -84,7 +84,8 @@ def open_local(text: str) -> Source:
             os.stat(path)
     except OSError as error:
         hint = ""
-        if "/" in text and "." in text.partition("/")[0]:
+        host, slash, _ = text.partition("/")
+        if slash and "." in host.strip("."):
             hint = f"; an image in a registry is named docker://{text}"
         raise UsageError(f"image {show(text)}: {errno_text(error.errno or 0)}{hint}") from error
     if directory:
