@@ -66,7 +66,7 @@ class Watch:
 
     def __init__(self, container: Container) -> None:
         """Open the descriptors.  Raises StateError if the container has stopped, OSError."""
-        self.container, self.fd = container, -1
+        self.container, self.fd, self.kills = container, -1, 0
         self.pidfd = container.open_init() if container.status() not in ("stopped", "creating") else -1
         if self.pidfd < 0:
             raise StateError("container not running")
