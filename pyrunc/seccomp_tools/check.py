@@ -111,7 +111,7 @@ class _Rules:
 
     def __init__(self, filter: Filter) -> None:
         self.filter = filter
-        self.seen: dict[tuple[str, int], int] = {}  # (name, action) without conditions -> the first rule
+        self.seen: set[tuple[str, int]] = set()  # (name, action) without conditions
         self.known: list[str] = []
         self.calls: dict[tuple[str, int], Call] = {}
 
@@ -135,12 +135,11 @@ class _Rules:
             if all(arch.number(name) == calls.UNKNOWN for arch in self.filter.arches):
                 yield self.unknown(name, f"{pointer}/names/{place}")
             key = (name, self.filter.action(index))
-            first = self.seen.get(key, -1)
-            if name in places or first >= 0:
+            if name in places or key in self.seen:
                 again.append(name)
             places.add(name)
-            if not rule.get("args") and first < 0:
-                self.seen[key] = index
+            if not rule.get("args"):
+                self.seen.add(key)
         if again:
             yield Finding(NOTE, "repeated", pointer, f"this rule or an earlier one already has: {some(again)}")
 
