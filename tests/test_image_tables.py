@@ -367,7 +367,32 @@ FOUND: list[dict[str, Any]] = [
     {"credHelpers": {"a.b": "h"}, "auths": {"a.b/o/r": {"auth": "x"}}, "credsStore": "s"},
     {"auths": {"a.b": {"auth": "x"}}, "credsStore": "s"}, {"auths": {"a.b/o": {"1": 1}, "a.b": {"2": 2}}},
 ]  # fmt: skip
+VARIABLES = ("REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR", "HOME", "DOCKER_CONFIG", "XDG_CONFIG_HOME")
+
+
+def searched(w: World) -> Any:
+    """find() with files that are there or not."""
+    w.answers["open"] = Answers([*w.extra["files"]])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(credentials, "open", spies.noting("open", w.notes, w.answers), raising=False)
+        return alone(credentials, "find", "a.b", "o/r", w.extra.get("chosen", ""))(w)
+
+
+STREAM, MISSING = spies.Spy("stream", [], {}), failed(errno.ENOENT)
 CREDENTIALS: dict[str, Row] = {
+    "auth_files": (alone(credentials, "auth_files", "$chosen"), [
+        {"WITH": {"chosen": chosen}, "os.environ": environ}
+        for chosen in ("", "/chosen") for environ in ({}, *({name: f"/{name}"} for name in VARIABLES), {"HOME": ""})
+    ]),
+    "find": (searched, [
+        {"WITH": {"files": files, "chosen": chosen}, "auth_files": ["/1", "/2"],
+         "sources.read_json": Answers(documents), "_in_file": found}
+        for files, chosen, documents, found in (
+            ([STREAM, STREAM], "", [{"a": 1}, []], "FOUND"), ([STREAM, STREAM], "", [[], {"a": 1}], None),
+            ([MISSING, STREAM], "", [{"a": 1}], "FOUND"), ([MISSING, MISSING], "", [{}], None),
+            ([MISSING, STREAM], "/c", [{}], "FOUND"), ([failed(errno.EACCES)], "", [{}], "FOUND"),
+            ([OSError("none")], "", [{}], "FOUND"), ([STREAM], "", [ImageError("no JSON")], "FOUND"))
+    ]),
     "in_file": (alone(credentials, "_in_file", "$document", "$host", "o/r", "/file"), [
         {"WITH": {"document": document, "host": host}} for host in HOSTS for document in kept(host)
     ] + [
@@ -380,7 +405,8 @@ CREDENTIALS: dict[str, Row] = {
                 "Secret": "s"}),
             (done(), []), (done(out=b"x" * 65537), {"Username": None, "Secret": None}),
             (done(1, b"credentials not found"), {}), (done(1, b"", b"credentials not found in x"), {}),
-            (done(1, b" out ", b"err" * 99), {}), (failed(errno.ENOENT), {}), (failed(errno.EACCES), {}),
+            (done(1, b" out ", b"err" * 99), {}), (done(1, b"\xff"), {}), (failed(errno.ENOENT), {}),
+            (failed(errno.EACCES), {}),
             (subprocess.TimeoutExpired("h", 30), {}))
     ] + [{"WITH": {"helper": helper}} for helper in ("", "a/b", "a b", "../x")]),
 }  # fmt: skip

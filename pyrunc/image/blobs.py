@@ -70,8 +70,6 @@ class Gzip:
                 data, self.engine, self.inside = self.engine.unused_data, zlib.decompressobj(31), False
             else:
                 data = self.engine.unconsumed_tail
-                if not piece and not data:
-                    break
         return out
 
     def end(self) -> None:

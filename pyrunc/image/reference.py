@@ -41,16 +41,16 @@ def parse_registry(text: str) -> Registry:
     """``docker://HOST[:PORT]/REPOSITORY[:TAG|@DIGEST]``; the tag defaults to latest. Raises
     UsageError."""
     rest = text.removeprefix("docker://")
-    host, slash, path = rest.partition("/")
+    host, _, path = rest.partition("/")
     path, at, digest = path.partition("@")
-    tag = ""
+    colon = tag = ""
     if ":" in path.rpartition("/")[2]:
-        path, _, tag = path.rpartition(":")
+        path, colon, tag = path.rpartition(":")
     expected = "expected docker://HOST[:PORT]/REPOSITORY[:TAG|@DIGEST]"
-    if not slash or not _HOST.fullmatch(host) or not _REPOSITORY.fullmatch(path) or len(path) > 255:
+    if not _HOST.fullmatch(host) or not _REPOSITORY.fullmatch(path) or len(path) > 255:
         raise UsageError(f"image {show(text)}: {expected}")
     if not at:
-        if (tag or ":" in rest.partition("/")[2]) and not _TAG.fullmatch(tag):
+        if colon and not _TAG.fullmatch(tag):
             raise UsageError(f"image {show(text)}: {show(tag)} is not a tag")
         return Registry(host, path, tag or "latest")
     try:
@@ -66,8 +66,6 @@ def split_tag(text: str) -> tuple[str, str]:
     path, colon, tag = text.partition(":")
     while colon and not os.path.lexists(path):
         more, colon, rest = tag.partition(":")
-        if not colon:
-            break
         path, tag = f"{path}:{more}", rest
     return (path, tag) if colon else (text, "")
 
