@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 def host_side(ctx: Context) -> None:
     """Keep the hooks that create, start and delete run in the runtime's namespaces."""
     hooks = ctx.hooks
-    if not hooks:
-        return
     for kind, listed in (
         ("prestart", hooks.get("prestart")),
         ("createRuntime", hooks.get("createRuntime")),
