@@ -210,11 +210,11 @@ class Tree:
                 here, name = stack[-1]
                 self._note_directory(here, name or "/")
                 fd = posix.open(part, _PATH | posix.O_NOFOLLOW, dir_fd=here)
+                stack.append((fd, f"{name}/{part}"))
                 if posix.fstat(fd).st_mode & _TYPE != _LINK:
-                    stack.append((fd, f"{name}/{part}"))
                     continue
                 target = posix.readlink("", dir_fd=fd)
-                posix.close(fd)
+                posix.close(stack.pop()[0])
                 links += 1
                 if links > MAX_LINKS:
                     raise OSError(ELOOP, path)
