@@ -1,0 +1,255 @@
+"""Steps of a plan over small configurations at which they change, and the parts of the compiler alone.
+
+golden/plan_steps.txt has the results (PYRUNC_UPDATE_GOLDEN=1 rewrites it; then review the diff).
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import pytest
+
+import transcript
+from plan_support import Facts, base, merge, options
+from pyrunc.errors import ConfigError
+from pyrunc.plan import Plan, added_mounts, context, hooks, mount_options, ops, show, userns
+from pyrunc.plan.create import compile_create
+from pyrunc.plan.environment import environment
+from pyrunc.plan.exec import compile_exec
+from test_results import results
+from test_sweep import listing
+
+MAPS = [{"containerID": 0, "hostID": 1000, "size": 70}]
+ROOTLESS = Facts(euid=1000, rootless=True)
+MOUNT, USER, PID = {"type": "mount"}, {"type": "user"}, {"type": "pid"}
+MAPPED = {"uidMappings": MAPS, "gidMappings": MAPS}
+BIND = {"destination": "/d", "source": "srv", "options": ["rbind"]}
+ONE = {"destination": "/e", "source": "/srv", "options": ["bind", "ro"]}
+TMPFS = {"destination": "/t", "type": "tmpfs", "source": "tmpfs", "options": ["size=1m", "ro"]}
+IDMAP = {"destination": "/i", "source": "/srv", "options": ["bind"], **MAPPED}
+
+
+def compare(case: str, lines: list[str]) -> None:
+    transcript.compare("plan_steps", case, [transcript.short(line) for line in lines])
+
+
+def told(call: Any, *args: Any) -> list[str]:
+    """The steps of a plan and what belongs to it, or the problems."""
+    try:
+        plan = call(*args)
+    except ConfigError as error:
+        return [f"refused: {problem}" for problem in error.problems]
+    more = {"fds": plan.fds, "hooks": plan.hooks, "new userns": plan.new_userns, "preserved": plan.npreserve,
+            "cgroup": (plan.cgroup_path, plan.cgroup_owner), "warnings": list(plan.warnings)}  # fmt: skip
+    return [*listing(plan), *(f"{name}: {transcript.shown(value, 5)}" for name, value in more.items() if value)]
+
+
+BARE: tuple[str, ...] = tuple(told(compile_create, base("bare"), Facts(), options()))
+CREATED: dict[str, tuple[dict[str, Any], Facts, dict[str, Any]]] = {
+    "as it is": ({}, Facts(), {}),
+    "as a user": ({"linux": {"namespaces": [MOUNT, USER], **MAPPED}}, ROOTLESS, {"cgroup_path": "/c"}),
+    "user namespace": ({"linux": {"namespaces": [MOUNT, USER], **MAPPED}}, Facts(), {"cgroup_path": "/c"}),
+    "user namespace by path": ({"linux": {"namespaces": [MOUNT, USER | {"path": "/u"}]}}, Facts(),
+    {"cgroup_path": "/c"}),
+    "mount namespace by path": ({"linux": {"namespaces": [MOUNT | {"path": "/m"}, USER]} | MAPPED}, Facts(), {}),
+    **{f"trees of {name}": (
+        {"mounts": [BIND, TMPFS, IDMAP, ONE], "linux": {"namespaces": [MOUNT, USER], "rootfsPropagation": name,
+        **MAPPED}},
+        Facts(), {"notify": "/notify"}) for name in ("rshared", "private")},
+    "trees of a user": (
+        {"mounts": [BIND], "linux": {"namespaces": [MOUNT, USER], **MAPPED}}, ROOTLESS, {"notify": "/notify"}),
+    "notify": ({}, Facts(), {"notify": "/notify"}),
+    "console without a socket": ({"process": {"terminal": True}}, Facts(), {"console": False}),
+    "console": ({"process": {"terminal": True, "consoleSize": {"height": 5}}}, Facts(), {}),
+    "listen": ({}, Facts(), {"listen_fds": 2, "preserve_fds": 3}),
+    "wait in a socket": ({}, Facts(), {"wait": "socket"}),
+    "overlay": ({"root": {"readonly": True}}, Facts(), {"overlay": ["upperdir=/u"]}),
+    "no pivot": ({}, Facts(), {"no_pivot": True}),
+    "no keyring": ({}, Facts(), {"no_new_keyring": True}),
+    "states for hooks": (
+        {"hooks": {"createContainer": [{"path": "/h"}], "startContainer": [{"path": "/s", "args": [], "timeout": 2}]},
+         "process": {"env": ["HOME=/h", "A=b"]}}, Facts(), {"create_state": ("a", "b"), "start_state": ("c", "d")}),
+    "hooks without a home": (
+        {"hooks": {"startContainer": [{"path": "/s"}, {"path": "/s", "env": []}, {"path": "/s", "args": ["x", "y"],
+         "env": ["C=d"]}]}}, Facts(), {}),
+    **{f"hooks {kind}": ({"hooks": {kind: [{"path": "/h", "env": ["A=b"]}]}}, Facts(), {}) for kind in (
+        "prestart", "createRuntime", "poststart", "poststop")},
+    "hooks that are empty": ({"hooks": {"prestart": [], "createContainer": [], "startContainer": []}}, Facts(), {}),
+    "no process": ({"process": None, "hooks": {"startContainer": [{"path": "/s"}]}}, Facts(), {}),
+    "a bound dev": ({"mounts": [BIND | {"destination": "/dev"}]}, Facts(), {}),
+    "a remounted dev": ({"mounts": [{"destination": "/dev", "options": ["bind", "remount"]}]}, Facts(), {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CREATED)
+def test_plans_of_create(name: str) -> None:
+    """The steps that the bare configuration does not have, and those that it has lost."""
+    patch, facts, changes = CREATED[name]
+    found = told(compile_create, merge(base("bare"), patch), facts, options(**changes))
+    if name != "as it is" and not found[0].startswith("refused"):
+        found = [f"+ {one}" for one in found if one not in BARE] + [f"- {one}" for one in BARE if one not in found]
+    compare(f"create, {name}", found)
+
+
+JOINED = [("user", "/proc/7/ns/user"), ("pid", "/proc/7/ns/pid"), ("mount", "/proc/7/ns/mnt")]
+PROGRAM = {"args": ["sh"], "cwd": "/", "user": {"uid": 1, "gid": 2}, "env": ["PATH=/p"]}
+EXECS: dict[str, tuple[dict[str, Any], Facts, dict[str, Any]]] = {
+    "joined": ({}, Facts(), {"joined": JOINED}),
+    "tools": ({}, Facts(), {"joined": JOINED, "tools": "/tools"}),
+    "tools of a user": ({}, ROOTLESS, {"joined": JOINED, "tools": "/tools"}),
+    "rootfs": ({}, Facts(), {"joined": JOINED[:1], "rootfs": "/r"}),
+    "cgroup": ({}, Facts(), {"joined": JOINED, "cgroup": "/cg", "cgroup_origin": "--cgroup"}),
+    "terminal": ({"terminal": True}, Facts(), {"joined": JOINED}),
+    "affinity": ({"execCPUAffinity": {"initial": "0", "final": "1"}, "oomScoreAdj": 5}, Facts(), {"cgroup": "/cg"}),
+    "limits": ({"rlimits": [{"type": "RLIMIT_NPROC", "soft": 1, "hard": 2}]}, Facts(), {"joined": JOINED}),
+}
+
+
+@pytest.mark.parametrize("name", EXECS)
+def test_plans_of_exec(name: str) -> None:
+    patch, facts, changes = EXECS[name]
+    compare(f"exec, {name}", told(compile_exec, base("bare"), PROGRAM | patch, facts, options(**changes)))
+
+
+def test_plans_of_mounts() -> None:
+    config = merge(base("bare"), {"linux": {"namespaces": [MOUNT, USER], "mountLabel": "a:b", **MAPPED}})
+    lines = []
+    for entries in ([BIND], [TMPFS, ONE, BIND], [IDMAP, TMPFS]):
+        for facts in (Facts(), Facts(selinux=True)):
+            given = options(joined=JOINED, cgroup_path="/c", notify="")
+            lines += [f"{len(entries)} {facts.selinux}", *told(added_mounts.compile_add, config, entries, facts, given)]
+    given = options(joined=JOINED)
+    lines += told(added_mounts.compile_remove, config, [(5, 0, "/a"), (6, 77, "/b")], Facts(), given)
+    compare("mounts", lines)
+
+
+def test_slots_of_trees() -> None:
+    """Clones take the slots from the last one down, and leave those of the plan's descriptors."""
+    mounts: list[Any] = [BIND | {"destination": f"/m{n}"} for n in range(300)]
+    plan = compile_create(
+        merge(base("bare"), {"mounts": mounts, "linux": {"namespaces": [MOUNT, USER], **MAPPED}}), Facts(), options()
+    )
+    trees = [
+        show.arguments(plan, index)["slot"] for index, step in enumerate(plan.steps) if step[0] == ops.OP_OPEN_TREE
+    ]
+    assert trees == list(range(249, 49, -1))
+    used = [show.arguments(plan, index)["tree"] for index, step in enumerate(plan.steps) if step[0] == ops.OP_MOUNT]
+    assert used == [*trees, *[0] * 100]
+
+
+# -- parts -----------------------------------------------------------------------------------------
+
+
+def test_propagation_of_clones() -> None:
+    names = ["", "shared", "rshared", "slave", "rslave", "private", "rprivate", "unbindable", "runbindable"]
+    compare("propagation of clones", results(userns.clone_propagation, names))
+
+
+def test_namespaces() -> None:
+    def sorted_out(*entries: Any) -> Any:
+        made = context.Namespaces({"namespaces": list(entries)} if entries else {})
+        asked = ("mount", "pid", "user")
+        return made.new, made.joined, made.pointers, [(made.has(kind), made.is_new(kind)) for kind in asked]
+
+    cases: list[Any] = [
+        (),
+        (MOUNT,),
+        (PID, MOUNT),
+        (PID | {"path": "/p"}, MOUNT),
+        (MOUNT | {"path": ""}, PID | {"path": "/p"}),
+    ]
+    compare("namespaces", results(sorted_out, cases))
+
+
+def test_environments() -> None:
+    def of(env: Any, listen: int, notify: bool) -> Any:
+        found = environment({"env": env} if env is not None else {}, listen, notify)  # type: ignore[typeddict-item]
+        return found.entries, found.path, found.find_home, found.listen
+
+    cases = [
+        (env, listen, notify) for listen, notify in ((0, False), (2, False), (0, True)) for env in (
+            None, [], ["A=1", "B=2", "A=3"], ["HOME="], ["HOME=/h"], ["HOME=/h", "HOME="], ["PATH=/p", "PATH="],
+            ["LISTEN_FDS=9", "NOTIFY_SOCKET=x", "X"], ["HOMEX=1", "XPATH=2"])
+    ]  # fmt: skip
+    compare("environments", results(of, cases))
+
+
+def test_hooks_alone() -> None:
+    """The host keeps its kinds in the order in which they run."""
+    kinds = ["poststop", "startContainer", "createRuntime", "poststart", "createContainer", "prestart"]
+    for chosen in (kinds, kinds[:2], [], ["prestart"]):
+        config: Any = {"hooks": {kind: [{"path": f"/{kind}"}] for kind in chosen}} if chosen else {}
+        ctx = context.Context(config, {}, Facts(), options())  # type: ignore[typeddict-item]
+        hooks.host_side(ctx)
+        hooks.start_container(ctx)
+        own = [kind for kind in ("prestart", "createRuntime", "poststart", "poststop") if kind in chosen]
+        assert list(ctx.plan.hooks) == own and ctx.plan.steps == []
+        assert ctx.plan.hooks == {kind: [{"path": f"/{kind}"}] for kind in own}
+
+
+def test_mount_entries() -> None:
+    def of(entry: Any) -> Any:
+        mount: Any = {"destination": "/a/./b", **entry}
+        return transcript.shown(mount_options.Mount("/mounts/0", mount), 3)
+
+    def given(*names: str, **more: Any) -> dict[str, Any]:
+        return {"options": list(names), **more}
+
+    names = list(mount_options.OPTIONS)
+    cases: list[Any] = [
+        {}, given("bind"), given("rbind", type="bind"), given("bind", "remount"), given("idmap", "bind"),
+        given("ridmap", "rbind"), given("tmpcopyup"), given("a=b", "ro", "c"), {"type": "bind", "source": "s"},
+        {"type": "proc", "source": ""}, {"uidMappings": MAPS, **given("bind")}, *(given(name) for name in names),
+        *(given("bind", name) for name in names),
+    ]  # fmt: skip
+    compare("mount entries", results(of, cases))
+
+
+SCHED = struct.pack("=IIQiIQQQII", 56, 6, 1, 0, 0, 10, 20, 30, 0, 0)
+
+
+def test_json_of_a_plan() -> None:
+    lines = []
+    config: Any
+    for owner in (-1, 0, 5):
+        for attributes in (b"", SCHED, struct.pack("=IIQiIQQQII", 56, 1, 0, -5, 7, 0, 0, 0, 0, 0)):
+            for config in (None, {}, {"linux": {"resources": {"cpu": {}}, "netDevices": {"eth0": {}}}}):
+                plan = Plan()
+                plan.cgroup_owner, plan.sched_attr, plan.cgroup_path = owner, attributes, "/c"
+                plan.npreserve = owner + 1
+                plan.oom_score("/o", value=-1)
+                found = show.as_json(plan, config)
+                found["text"] = show.text(plan, config)
+                lines.append(
+                    f"{owner} {len(attributes)} {config}: {found['cgroup']} {found['netDevices']} {found['scheduler']}"
+                )
+                lines.append(found["text"])
+    compare("json of a plan", lines)
+
+
+def test_sections() -> None:
+    """ENTER ends with the clone; a startContainer hook is the only step of RUN before the program."""
+    hook: dict[str, Any] = {"timeout_ms": 0, "path": "/h", "args": ["h"], "env": [], "state": ["", ""]}
+    plan = Plan()
+    plan.hook("/0", **hook)
+    plan.oom_score("/1", value=5)
+    plan.clone_init("/2", cgroup_fd=0xFFFFFFFF)
+    plan.hook("/3", **hook)
+    plan.setsid("/4")
+    plan.wait_start("/5", start_fd=0xFFFFFFFF, error_fd=1)
+    plan.hook("/6", **hook)
+    plan.setsid("/7")
+    lines = [f"{step['op']} {step['section']} {step['args']}" for step in show.as_json(plan)["steps"]]
+    plan = Plan()
+    plan.setsid("/0")
+    plan.hook("/1", **hook)
+    lines += [f"{step['op']} {step['section']}" for step in show.as_json(plan)["steps"]]
+    compare("sections", lines)
+
+
+def test_wrapped_words() -> None:
+    cases = [(text, width, at) for at in " /" for width in (3, 4, 5, 6) for text in (
+        "/a/bb/ccc/dddd", "//aa//bb", "a b c d", " a b c", "aa  bb  cc", "aaaaaaaa", "aa /bb /cc", "/aaaa/b",
+        "aaa   ", "")]  # fmt: skip
+    compare("wrapped words", results(show._wrap, cases))
