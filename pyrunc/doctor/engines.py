@@ -207,7 +207,7 @@ def containerd_config(machine: Machine, file: str) -> Table:
         directory, _, name = str(pattern).rpartition("/")
         directory = directory if directory.startswith("/") else f"/etc/containerd/{directory}".rstrip("/")
         for path in drop_ins(machine, directory, name):
-            merge(config, {key: value for key, value in toml(machine, path).items() if key != "imports"})
+            merge(config, toml(machine, path))
     return config
 
 
