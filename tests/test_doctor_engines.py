@@ -14,7 +14,7 @@ pytest.importorskip("pyrunc._shim", reason="the extension is not built")
 import doctor_support
 from doctor_support import Made, flat, made, only, program_at
 from pyrunc.doctor import engines
-from pyrunc.doctor.findings import Finding
+from pyrunc.doctor.findings import Area, Finding
 
 complete = doctor_support.complete
 
@@ -206,6 +206,52 @@ def test_crio(tmp_path: Path) -> None:
     machine = installed(tmp_path, "cri-o", {CRIO: text})
     (tmp_path / "usr/bin/conmon").unlink()
     assert only(look(machine), "cri-o").mend == "apt-get install conmon"
+
+
+def test_crio_with_other_runtimes(tmp_path: Path) -> None:
+    """Those before ours are skipped."""
+    section = "[crio.runtime.runtimes.pyrunc]"
+    other = '[crio.runtime.runtimes.another]\nruntime_path = "/usr/bin/another"\n'
+    text = (contrib("cri-o")[CRIO] or "").replace(section, other + section)
+    found = [one.seen for one in look(installed(tmp_path, "cri-o", {CRIO: text})) if one.check == "cri-o"]
+    assert 'runtime "pyrunc": /usr/local/bin/pyrunc' in found and not any("another" in seen for seen in found)
+
+
+def test_a_program_that_is_removed_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing says then that it is another copy."""
+    machine = installed(tmp_path, "containerd", containerd())
+    real = Made.stat
+    monkeypatch.setattr(Made, "is_program", lambda self, path: True)
+    for gone in ("/usr/local/bin/pyrunc", "/opt/pyrunc"):
+        machine.program = "/opt/pyrunc"
+        monkeypatch.setattr(Made, "stat", lambda self, path, gone=gone: None if path == gone else real(self, path))
+        program_at(tmp_path, "/opt/pyrunc")
+        assert only(look(machine), "containerd").status == "ok"
+
+
+def test_at_most_so_many_handlers(tmp_path: Path) -> None:
+    head = f'[plugins."{engines.PLUGINS[3]}".containerd.runtimes'
+    handlers = "".join(
+        f'{head}.h{number}]\n{head}.h{number}.options]\nBinaryName = "/pyrunc"\n'
+        for number in range(engines.DROP_INS + 5)
+    )
+    area = Area("engines")
+    machine = installed(tmp_path, "containerd", {CONTAINERD: f"version = 3\n{handlers}"})
+    asked: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engines, "containerd_entry", lambda machine, area, where, entry, read: asked.append(where))
+        engines.containerd(machine, area)
+    assert len(asked) == engines.DROP_INS and asked[-1].endswith(f'"h{engines.DROP_INS - 1}"')
+
+
+def test_the_home_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.path.expanduser", lambda path: f"home of {path}")
+    machine = made(tmp_path)
+    homes = []
+    for env in ({"HOME": "/h"}, {"HOME": ""}, {}):
+        machine.env = env
+        homes.append(engines.home(machine))
+    assert homes == ["/h", "home of ~", "home of ~"]
 
 
 def test_podman(tmp_path: Path) -> None:
