@@ -106,6 +106,6 @@ def size(value: int) -> str:
     units = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
     power = max(0, (value.bit_length() - 1) // 10) if value else 0
     if power == 0:
-        return f"{value}B"
+        return f"{value}{units[0]}"
     tenths = value * 10 >> 10 * power
     return f"{tenths // 10}{units[power]}" if tenths >= 1000 else f"{tenths // 10}.{tenths % 10}{units[power]}"
