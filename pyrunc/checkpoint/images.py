@@ -151,7 +151,7 @@ class Images:
             return ""
         try:
             size = posix.fstat(fd).st_size
-            data = posix.pread(fd, _TAIL, size - _TAIL if size > _TAIL else 0)
+            data = posix.pread(fd, _TAIL, max(size - _TAIL, 0))
         except OSError:
             return ""
         finally:

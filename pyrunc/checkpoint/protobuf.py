@@ -90,7 +90,7 @@ def read_varint(data: bytes, at: int) -> tuple[int, int]:
         if byte < 0x80:
             return value & _MASK, at
         shift += 7
-        if shift > 63:
+        if shift >= 70:
             raise ValueError("a number of more than ten bytes")
 
 
