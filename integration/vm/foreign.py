@@ -14,6 +14,8 @@ import sys
 import tomllib
 from pathlib import Path
 
+from packaging.requirements import Requirement
+
 from integration.harness import SLOW
 from integration.vm import images
 from integration.vm.images import REPO, Unavailable
@@ -25,6 +27,7 @@ READ = ("pyrunc", "native", "meson.build", "meson.options", "pyproject.toml", "M
 SOURCES = "/job/files/src"  # in the guest
 BUILD_TIMEOUT = 1200.0 * SLOW  # seconds
 NAMES = {"arm64": "aarch64", "amd64": "x86_64"}
+PYTHONS = {"bookworm": "3.11", "trixie": "3.13", "testing": "3.14"}  # of Debian's suites
 
 
 def sources() -> list[str]:
@@ -34,20 +37,32 @@ def sources() -> list[str]:
 
 
 def requirements() -> list[str]:
-    """What `make test-tools build` installs with pip."""
+    """What `make test-tools build` installs with pip in the guest. Raises Unavailable."""
     project = tomllib.loads(PROJECT.read_text())
     extras = project["project"]["optional-dependencies"]
     wanted = [*project["build-system"]["requires"], *project["project"]["dependencies"]]
-    return [*wanted, *extras["image"], *extras["test"], "pip", "setuptools", "wheel"]
+    wanted += [*extras["image"], *extras["test"], "pip", "setuptools", "wheel"]
+    # pip judges the markers by the Python that runs it.
+    guest = {"python_version": python(), "python_full_version": python() + ".0"}
+    found = map(Requirement, wanted)
+    return [f"{one.name}{one.specifier}" for one in found if one.marker is None or one.marker.evaluate(guest)]
+
+
+def python() -> str:
+    """The version of the guest's Python. Raises Unavailable."""
+    suite = images.suite()
+    if suite not in PYTHONS:
+        raise Unavailable(f"PYRUNC_VM_SUITE={suite}: not one of {', '.join(PYTHONS)}")
+    return PYTHONS[suite]
 
 
 def environment(arch: str) -> Path:
     """A virtual environment for Debian's Python of another architecture. Raises Unavailable."""
-    path, wanted = images.directory() / f"venv-{arch}", requirements()
+    version, wanted = python(), requirements()
+    path = images.directory() / f"venv-{arch}-{version}"
     stamp = path / "requirements"
     if stamp.exists() and stamp.read_text().split("\n") == wanted:
         return path
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
     site, programs = path / f"lib/python{version}/site-packages", path / "bin"
     shutil.rmtree(path, ignore_errors=True)
     fetch = [sys.executable, "-m", "pip", "-q", "install", "--disable-pip-version-check", "--target", str(site)]
@@ -80,7 +95,7 @@ def key(machine: Machine, wanted: list[str]) -> str:
 def put(job: Job, machine: Machine) -> None:
     """Add the virtual environment and what was built. Raises Unavailable."""
     wanted = requirements()
-    venv, archive = environment(machine.arch), images.directory() / f"built-{machine.arch}.tar"
+    venv, archive = environment(machine.arch), images.directory() / f"built-{machine.arch}-{python()}.tar"
     stamp, current = archive.with_suffix(".key"), key(machine, wanted)
     job.put(venv, "src/.venv")
     if not (archive.exists() and stamp.exists() and stamp.read_text() == current):

@@ -35,8 +35,8 @@ def directory() -> Path:
 
 
 def release() -> str:
-    """This machine's Debian suite. The guest has the same suite and thus the same Python. Raises
-    Unavailable."""
+    """This machine's Debian suite. A guest that gets what was built here has the same suite and thus
+    the same Python. Raises Unavailable."""
     facts = {}
     for line in Path("/etc/os-release").read_text().splitlines():
         key, _, value = line.partition("=")
@@ -44,6 +44,12 @@ def release() -> str:
     if facts.get("ID") != "debian" or not facts.get("VERSION_CODENAME"):
         raise Unavailable(f"images are made on Debian, this is {facts.get('PRETTY_NAME', 'another system')}")
     return facts["VERSION_CODENAME"]
+
+
+def suite() -> str:
+    """The Debian suite of a guest that builds pyrunc itself: PYRUNC_VM_SUITE, else this machine's.
+    Raises Unavailable."""
+    return os.environ.get("PYRUNC_VM_SUITE") or release()
 
 
 def mirror() -> str:
@@ -122,16 +128,16 @@ def install_qemu(arch: str) -> None:
         shutil.rmtree(state, ignore_errors=True)
 
 
-def image(arch: str, kernel_suite: str, packages: list[str], variant: str = "") -> Path:
+def image(arch: str, kernel_suite: str, packages: list[str], variant: str = "", of: str = "") -> Path:
     """The directory of an image, built if there is no current one. Raises Unavailable.
 
-    ``variant`` keeps images of different packages apart.
+    ``variant`` keeps images of different packages apart; ``of`` is another suite than this machine's.
     """
     provide(arch)
-    suite = release()
+    suite = of or release()
     recipe = hashlib.sha256(b"".join((HERE / part).read_bytes() for part in PARTS))
     recipe.update(" ".join([arch, suite, kernel_suite, *packages, time.strftime("%Y-%m")]).encode())
-    path = directory() / "-".join(filter(None, (arch, kernel_suite, variant)))
+    path = directory() / "-".join(filter(None, (arch, kernel_suite, variant, of)))
     stamp = path / "recipe"
     if stamp.exists() and stamp.read_text() == recipe.hexdigest():
         return path

@@ -28,8 +28,9 @@ trap 'exit 1' INT TERM
 
 # -- the root file system --------------------------------------------------------------------------
 root=$tmp/root
+# A mirror may be behind: its signature counts, not its date.
 fetch=(mmdebstrap --mode=root --arch="$arch" --skip=check/qemu --aptopt='Acquire::Languages "none"'
-    --aptopt='Apt::Install-Recommends "false"' --aptopt='Acquire::Retries "3"')
+    --aptopt='Acquire::Check-Valid-Until "false"' --aptopt='Apt::Install-Recommends "false"' --aptopt='Acquire::Retries "3"')
 packages=kmod,util-linux,procps,iproute2,busybox-static,strace,tar,python3,libcap2,runc,apparmor,secilc${extra:+,$extra}
 foreign=
 if [ "$arch" != "$(dpkg --print-architecture)" ]; then
