@@ -117,7 +117,7 @@ for name in ${*:-3.11 3.12 3.13 3.14 no-snapshot shared exec}; do
     echo "$name: $result, $((SECONDS - begun)) s"
     [ ! -e "$copied/build/$name.json" ] || cp "$copied/build/$name.json" "$place/"
     grep -hE '^it starts slowly|^FAILED|^ERROR' "$log" | cut -c1-200 | sed 's/^/    /' || true
-    passed=$(sed -n 's/.*\b\([0-9]* passed\).*/\1/p' "$log" | paste -sd+)
+    passed=$(sed -n 's/.*\b\([0-9][0-9]* passed\).*/\1/p' "$log" | paste -sd+)
     kind=$(sed -n 's/^its launcher: //p' "$log" | tail -n 1)
     printf '%-12s %-24s %-7s %5s s  %s\n' "$name" "${kind:--}" "$result" $((SECONDS - begun)) "${passed:--}" >"$place/$name.row"
 done
