@@ -121,6 +121,7 @@ def seen(source: sources.Source, *more: str) -> list[str]:
 
 def compared(case: str, top: Path, call: Callable[..., list[str]], names: Any) -> None:
     """Compare what sources are, without the path of the test."""
+    assert names
     lines = [line.replace(str(top), "TOP") for line in results(call, names)]
     transcript.compare("image_sources", case, lines)
 
