@@ -88,6 +88,19 @@ def test_two_snapshots_are_the_same(launcher: Path, tmp_path: Path, own_cgroup: 
     snapshot.check(LINKED, again)
 
 
+@pytest.mark.parametrize(
+    ("runs", "found", "count"),
+    [("aab", "a", 2), ("abac", "a", 3), ("abba", "b", 3), ("abcb", "b", 4), ("abcde", "d", 4)],
+)
+def test_two_training_runs_agree(monkeypatch: pytest.MonkeyPatch, runs: str, found: str, count: int) -> None:
+    left = list(runs)
+    monkeypatch.setattr(snapshot, "run", lambda *args, **more: left.pop(0).encode())
+    training = snapshot.Training.__new__(snapshot.Training)
+    training.code = b""
+    assert training.levels(Path("program")) == found.encode()
+    assert len(runs) - len(left) == count
+
+
 def heap_of(launcher: Path) -> bytes:
     control(launcher)
     elf = snapshot.Elf(launcher.read_bytes())
