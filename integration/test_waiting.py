@@ -61,7 +61,9 @@ def test_only_one_page_of_code_remains(waiting: Container) -> None:
         elif fields[0] == "Rss:" and kind:
             kib[kind] += int(fields[1])
     assert (kib["code"], kib["plan"]) == (4, 0)
-    assert 0 < kib["stack"] <= 12
+    # One page holds the strings; the vectors and what is called lie at a random distance of up to 8 KiB
+    # below (arch_align_stack in the kernel), so that they touch two pages or three.
+    assert 0 < kib["stack"] <= 16
 
 
 def test_executable_is_not_a_file_of_the_host(waiting: Container) -> None:
