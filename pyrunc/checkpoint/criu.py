@@ -196,13 +196,11 @@ class Criu:
             self.check()
             if not data:
                 raise self.ended()
-            return protobuf.decode(messages.RESPONSE, data), fd
-        except BaseException as error:
+            return _decoded(data), fd
+        except BaseException:
             if fd >= 0:
                 fs.close(fd)
-            if not isinstance(error, ValueError):
-                raise
-            raise CriuError(f"criu: unreadable message: {error}") from error
+            raise
 
     def broken(self, call: str, error: OSError) -> PyruncError:
         """The error for a failed call on the socket; `ended` would wait for a criu that waits for us."""
@@ -277,6 +275,14 @@ def refusal(reply: Fields) -> CriuError:
     number = reply.get("cr_errno") or 0
     reason = ": ".join(part for part in (text, errno_text(number) if number > 0 else "") if part)
     return CriuError(f"criu: {reason or 'failed'}")
+
+
+def _decoded(data: bytes) -> Fields:
+    """A message of criu. Raises CriuError."""
+    try:
+        return protobuf.decode(messages.RESPONSE, data)
+    except ValueError as error:
+        raise CriuError(f"criu: unreadable message: {error}") from error
 
 
 def socketpair() -> tuple[int, int]:
