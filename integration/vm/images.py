@@ -128,16 +128,17 @@ def install_qemu(arch: str) -> None:
         shutil.rmtree(state, ignore_errors=True)
 
 
-def image(arch: str, kernel_suite: str, packages: list[str], variant: str = "", of: str = "") -> Path:
+def image(arch: str, kernel_suite: str, packages: list[str], variant: str = "", suite: str = "") -> Path:
     """The directory of an image, built if there is no current one. Raises Unavailable.
 
-    ``variant`` keeps images of different packages apart; ``of`` is another suite than this machine's.
+    ``variant`` keeps images of different packages apart; ``suite`` defaults to this machine's.
     """
     provide(arch)
-    suite = of or release()
+    own = release()
+    suite = suite or own
     recipe = hashlib.sha256(b"".join((HERE / part).read_bytes() for part in PARTS))
     recipe.update(" ".join([arch, suite, kernel_suite, *packages, time.strftime("%Y-%m")]).encode())
-    path = directory() / "-".join(filter(None, (arch, kernel_suite, variant, of)))
+    path = directory() / "-".join(filter(None, (arch, kernel_suite, variant, suite if suite != own else "")))
     stamp = path / "recipe"
     if stamp.exists() and stamp.read_text() == recipe.hexdigest():
         return path

@@ -249,8 +249,8 @@ def native(tier: Tier, extra: list[str]) -> int:
 def guest(tier: Tier, extra: list[str]) -> int:
     """Run the tests in a guest. Raises Unavailable."""
     variant = "kubernetes" if tier.engines else "engines" if "engines" in tier.groups else ""
-    of = images.suite() if tier.built_there and images.suite() != images.release() else ""
-    path = images.image(tier.arch, tier.kernel, required(*tier.groups) if tier.groups else [], variant, of)
+    suite = images.suite() if tier.built_there else ""
+    path = images.image(tier.arch, tier.kernel, required(*tier.groups) if tier.groups else [], variant, suite)
     machine = Machine(path, tier.arch, systemd=tier.systemd, lsm=tier.lsm, memory=tier.memory)
     script = "integration/vm/" + ("test-built.sh" if tier.built_there else tier.script)
     job = Job(
