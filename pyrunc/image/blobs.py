@@ -50,7 +50,7 @@ class Gzip:
 
     def __init__(self) -> None:
         self.engine = zlib.decompressobj(31)
-        self.inside = True  # a member, which there has to be one of
+        self.inside = True  # within a member; a stream has at least one
 
     def feed(self, data: bytes) -> list[bytes]:
         out = []
