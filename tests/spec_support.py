@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import transcript
@@ -12,6 +13,7 @@ from pyrunc.errors import ConfigError
 from pyrunc.spec import report, validate
 
 Rule = Callable[[Any, report.Report], object]
+compare = partial(transcript.compare, cut=True)
 
 ROOT, USER = Facts(), Facts(euid=1000, rootless=True)
 OWN = ("/run/own/net", "/run/own/user")
@@ -44,11 +46,6 @@ def rules(rule: Rule, cases: Iterable[Any], *, facts: Any = None, spaces: Iterab
         result = rule(case, found)
         seen.setdefault(f"{'' if result is None else f'{result}: '}{said(found)}", []).append(told(case))
     return [f"{words} <- {' | '.join(given)}" for words, given in seen.items()]
-
-
-def compare(file: str, case: str, lines: Iterable[str]) -> None:
-    """Compare lines with ``golden/FILE.txt``."""
-    transcript.compare(file, case, [transcript.short(line) for line in lines])
 
 
 def outcome(config: Any, facts: Any) -> str:

@@ -243,4 +243,4 @@ def alone(module: types.ModuleType, name: str, *args: Any, keep: str = "") -> Ca
 
 def compare(file: str, case: str, results: Iterable[object]) -> None:
     """Compare results, a line each, with one case of ``golden/FILE.txt``."""
-    transcript.compare(file, case, [transcript.short(told(found, 8)) for found in results])
+    transcript.compare(file, case, [told(found, 8) for found in results], cut=True)

@@ -179,7 +179,7 @@ DURATIONS = [
 
 def test_durations() -> None:
     lines = [f"{word}: {events.duration(word)}" for word in DURATIONS]
-    transcript.compare("container_steps", "events.duration", map(transcript.short, lines))
+    transcript.compare("container_steps", "events.duration", lines, cut=True)
 
 
 def test_why_a_program_was_not_executed(monkeypatch: pytest.MonkeyPatch) -> None:

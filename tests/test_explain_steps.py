@@ -143,7 +143,7 @@ def test_formats_of_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             (tmp_path / "f").write_bytes(data)
             assert one.find("/f")
             lines.append(f"{name}: {explain._format(one)}")
-    transcript.compare("explain_steps", "formats", [transcript.short(line) for line in lines])
+    transcript.compare("explain_steps", "formats", lines, cut=True)
 
 
 def test_programs_on_a_mount_with_noexec() -> None:
@@ -171,7 +171,7 @@ def test_programs_that_are_missing(tmp_path: Path) -> None:
         with explain.Tree(setting(tmp_path, process)) as one:
             given: Any = process
             lines.append(f"{name[:20]} {process}: {explain._missing(one, given, name)}")
-    transcript.compare("explain_steps", "missing", [transcript.short(line) for line in lines])
+    transcript.compare("explain_steps", "missing", lines, cut=True)
 
 
 def test_a_missing_program_that_exists_is_not_missing(tmp_path: Path) -> None:

@@ -237,7 +237,7 @@ def test_which_mounts_are_chosen() -> None:
         except ConfigError as error:
             found = str(error)
         lines.append(f"{[mount['at'] for mount in mounts]} {wanted}: {found}")
-    transcript.compare("launch_more_steps", "choose", map(transcript.short, lines))
+    transcript.compare("launch_more_steps", "choose", lines, cut=True)
 
 
 # -- netlink ---------------------------------------------------------------------------------------
@@ -374,7 +374,7 @@ def test_errors_of_netlink() -> None:
         lines.append(f"{given!r}: {type(made).__name__} {made}")
     for args in (("eth0", "net%d", 5, True), ("a/b~c", "x", 0, False)):
         lines.append(str(spies.state_of(netdev.Device(*args, []))))
-    transcript.compare("launch_more_steps", "errors of netlink", map(transcript.short, lines))
+    transcript.compare("launch_more_steps", "errors of netlink", lines, cut=True)
 
 
 def test_a_namespace_that_was_not_opened_has_nothing_to_close(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -583,7 +583,7 @@ def test_whether_seccomp_logs() -> None:
         }
         seccomp_log.add(config)
         lines.append(str(config["linux"]["seccomp"]["flags"]))
-    transcript.compare("launch_more_steps", "seccomp_log", map(transcript.short, lines))
+    transcript.compare("launch_more_steps", "seccomp_log", lines, cut=True)
 
 
 ACTIONS = {

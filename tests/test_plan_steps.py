@@ -6,6 +6,7 @@ golden/plan_steps.txt has the results (PYRUNC_UPDATE_GOLDEN=1 rewrites it; then 
 from __future__ import annotations
 
 import struct
+from functools import partial
 from typing import Any
 
 import pytest
@@ -30,8 +31,7 @@ TMPFS = {"destination": "/t", "type": "tmpfs", "source": "tmpfs", "options": ["s
 IDMAP = {"destination": "/i", "source": "/srv", "options": ["bind"], **MAPPED}
 
 
-def compare(case: str, lines: list[str]) -> None:
-    transcript.compare("plan_steps", case, [transcript.short(line) for line in lines])
+compare = partial(transcript.compare, "plan_steps", cut=True)
 
 
 def told(call: Any, *args: Any) -> list[str]:

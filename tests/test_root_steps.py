@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import errno
 import select
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -352,8 +353,7 @@ def test_the_calls_of_a_function(module: str, name: str) -> None:
 # -- results ---------------------------------------------------------------------------------------
 
 
-def same(case: str, lines: list[str]) -> None:
-    transcript.compare("root_steps", case, lines)
+same = partial(transcript.compare, "root_steps")
 
 
 def test_errors_of_the_profile_compiler() -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import errno
 import json
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,10 +23,7 @@ from test_results import results
 from test_session_steps import Row, method
 from test_steps import Tables, calls_of, failed, rows
 
-
-def same(case: str, lines: list[str]) -> None:
-    transcript.compare("root_steps_state", case, [transcript.short(line) for line in lines])
-
+same = partial(transcript.compare, "root_steps_state", cut=True)
 
 # -- documents -------------------------------------------------------------------------------------
 

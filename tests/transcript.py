@@ -33,11 +33,12 @@ def _blocks(path: Path) -> dict[str, list[str]]:
     return found
 
 
-def compare(file: str, case: str, lines: Iterable[str]) -> None:
-    """Compare one case with ``golden/FILE.txt``."""
+def compare(file: str, case: str, lines: Iterable[str], *, cut: bool = False) -> None:
+    """Compare one case with ``golden/FILE.txt``; ``cut`` its lines first, see `short`."""
     path = GOLDEN / f"{file}.txt"
     # A line cannot look like the header of a case, and has no trailing blanks, which an editor would
     # remove.
+    lines = map(short, lines) if cut else lines
     got = ["  " + line.replace("== ", "=: ").rstrip() for text in lines for line in text.split("\n")]
     got = [line if line.strip() else "  ." for line in got]
     tree = GOLDEN.parent.parent
