@@ -229,7 +229,7 @@ def alone(module: types.ModuleType, name: str, *args: Any, keep: str = "") -> Ca
                     patch.setattr(module, other, noting(other, w.notes, w.answers))
             for full, attributes in w.extra.get("spies", {}).items():
                 w.answers[full] = w.spy(full.rpartition(".")[2].lower(), **attributes)
-            given = [w.extra[arg[1:]] if isinstance(arg, str) and arg[:1] == "$" else arg for arg in args]
+            given = w.given(args)
             given = [arg(w) if isinstance(arg, types.FunctionType) else arg for arg in given]
             before = [inside(arg) for arg in given]
             found = getattr(module, name)(*given)

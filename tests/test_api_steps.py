@@ -287,16 +287,11 @@ def in_library(kind: type[Any], name: str, *args: Any, own: str = "") -> Callabl
                 patch.setattr(library, held, w.spy(held[1:]))
             patch.setattr(library, "_spawning", w.spy("lock"))
             w.answers["reported.__contains__"] = False
-            found = getattr(one, name)(*given_of(w, args))
+            found = getattr(one, name)(*w.given(args))
         w.notes.append(f"runtime {values['container'].data['runtime'] if values['container'] else None}")
         return found, getattr(one, "pidfd", None), getattr(one, "cgroup_fd", None), getattr(one, "streams", None)
 
     return call
-
-
-def given_of(w: World, args: tuple[Any, ...]) -> list[Any]:
-    """Arguments, with those of the case."""
-    return [w.extra[arg[1:]] if isinstance(arg, str) and arg[:1] == "$" else arg for arg in args]
 
 
 def messages(w: World) -> Any:
@@ -398,7 +393,7 @@ def of_child(name: str, *args: Any, own: str = "") -> Callable[[World], Any]:
         child = w.spy("child", returncode=w.extra.get("code", 7), fd=83, pid=41)
         one = w.made(programs.Process, f"{name} {own}", _child=child, args=("sh",))
         found = getattr(one, name)
-        return found(*given_of(w, args)) if callable(found) else found
+        return found(*w.given(args)) if callable(found) else found
 
     return call
 
@@ -444,7 +439,7 @@ def child_of(name: str, *args: Any, own: str = "") -> Callable[[World], Any]:
     def call(w: World) -> Any:
         one = w.made(children.Child, f"{name} {own}", pid=41, fd=w.extra.get("fd", 83), returncode=None,
                      ended=w.extra.get("ended", False), _lock=w.spy("lock"), _close=w.spy("finalizer"))  # fmt: skip
-        return getattr(one, name)(*given_of(w, args)), one.ended, one.returncode, one.fd
+        return getattr(one, name)(*w.given(args)), one.ended, one.returncode, one.fd
 
     return call
 

@@ -270,7 +270,7 @@ def manager(name: str, *args: Any, own: str = "") -> Callable[[World], Any]:
         w.answers["connection"] = w.spy("bus")
         w.answers["Bus"] = w.answers.get("opened") or w.spy("bus")
         one = w.made(bus.Manager, f"{name} {own}", bus=w.spy("bus") if w.extra.get("open", True) else None)
-        given = [w.extra[arg[1:]] if isinstance(arg, str) and arg[:1] == "$" else arg for arg in args]
+        given = w.given(args)
         given = [w.spy(arg[1:]) if isinstance(arg, str) and arg[:1] == "@" else arg for arg in given]
         found = getattr(one, name)(*given)
         held = one.bus

@@ -226,7 +226,7 @@ def driving(name: str, *args: Any) -> Callable[[World], Any]:
         own = name if name == "manager" else f"{name} manager dir"
         one = w.made(systemd.Systemd, own, facts=host, made=[], link=w.extra.get("link", w.spy("link")),
                      fresh="", late={})  # fmt: skip
-        given = [w.extra[arg[1:]] if isinstance(arg, str) and arg[:1] == "$" else arg for arg in args]
+        given = w.given(args)
         before = spies.state_of(one)
         with pytest.MonkeyPatch.context() as patch:
             for method in ("apply", "remove"):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -45,20 +46,29 @@ CRIU: dict[str, Any] = {
 }  # fmt: skip
 
 
-def speaking(name: str, *args: Any, **more: Any) -> Callable[[World], Any]:
-    """A call of a method of the process; "$name" is of WITH."""
+def changing(
+    one: Callable[[World, str], Any], label: str, name: str, *args: Any, **more: Any
+) -> Callable[[World], Any]:
+    """A call of a method; what it changes in its object is noted, also if it fails."""
 
     def call(w: World) -> Any:
-        attributes = {"sock": 5, "pid": 31, "version": 0, "group": False, "log": w.spy("log"), "check": w.spy("check")}
-        one = w.made(criu.Criu, name, **attributes)
-        given = [w.extra.get(arg[1:]) if isinstance(arg, str) and arg[:1] == "$" else arg for arg in args]
-        before = spies.state_of(one)
+        made = one(w, name)
+        before = spies.state_of(made)
         try:
-            return getattr(one, name)(*given, **more)
+            return getattr(made, name)(*w.given(args), **more)
         finally:
-            w.notes.extend(f"criu: {line}" for line in spies.attributes(one, before))
+            w.notes.extend(f"{label}: {line}" for line in spies.attributes(made, before))
 
     return call
+
+
+def process(w: World, name: str) -> Any:
+    """A running criu."""
+    attributes = {"sock": 5, "pid": 31, "version": 0, "group": False, "log": w.spy("log"), "check": w.spy("check")}
+    return w.made(criu.Criu, name, **attributes)
+
+
+speaking = partial(changing, process, "criu")
 
 
 def heard(w: World) -> Any:
@@ -98,7 +108,7 @@ PROCESS: dict[str, Row] = {
             ({"minor": 99}, (), {}), ({"major": 4}, ("mem_track",), {"mem_track": True}),
             ({"major": 4}, ("mem_track", "lazy_pages"), {"mem_track": True}), ({"major": 4}, ("mem_track",), None),
             ({"major": 4}, ("mem_track", "lazy_pages"), {"mem_track": False, "lazy_pages": True}))
-    ] + [{"ask": PyruncError("ended")}]),
+    ] + [{"WITH": {"features": None}, "ask": PyruncError("ended")}]),
     "ask": (speaking("ask", {"type": 5}, "N", "U"), [{"converse": {"reply": 1}}, {"send": PyruncError("broken")}]),
     "ask without a handler": (speaking("ask", {"type": 5}), [{"converse": {"reply": 1}}]),
     "go_on": (speaking("go_on", 2, "N"), [{"converse": {"reply": 1}}, {"send": PyruncError("broken")}]),
@@ -217,20 +227,13 @@ IMAGES: dict[str, Any] = {
 }  # fmt: skip
 
 
-def filed(name: str, *args: Any, **more: Any) -> Callable[[World], Any]:
-    """A call of a method of the files, and the descriptors then."""
+def files(w: World, name: str) -> Any:
+    """The files of a checkpoint, with their descriptors."""
+    attributes = {"fd": 20, "work_fd": 21, "path": "/images", "work": "/logs", "log": "/logs/x.log", "parent": ""}
+    return w.made(images.Images, name, **attributes)
 
-    def call(w: World) -> Any:
-        attributes = {"fd": 20, "work_fd": 21, "path": "/images", "work": "/work", "log": "/work/x.log", "parent": ""}
-        one = w.made(images.Images, name, **attributes)
-        given = [w.extra.get(arg[1:]) if isinstance(arg, str) and arg[:1] == "$" else arg for arg in args]
-        before = spies.state_of(one)
-        try:
-            return getattr(one, name)(*given, **more)
-        finally:
-            w.notes.extend(f"images: {line}" for line in spies.attributes(one, before))
 
-    return call
+filed = partial(changing, files, "images")
 
 
 def error_in_log(*lines: str) -> bytes:
@@ -316,7 +319,7 @@ FILES: dict[str, Row] = {
                         [failed(errno.ENOENT), failed(errno.ENOENT), None, None, failed(errno.EEXIST)],
                         [failed(errno.ENOENT), None, failed(errno.EEXIST)])
     ]),
-    "refuse_link": (alone(images, "_refuse_link", 21, "/work", "dump.log"), [
+    "refuse_link": (alone(images, "_refuse_link", 21, "/logs", "dump.log"), [
         *({"posix.stat": info(mode, st_nlink=links)} for mode, links in (
             (FILE, 1), (FILE, 2), (FILE, 0), (LINK, 1), (LINK, 0), (FIFO, 1), (DIRECTORY, 2), (0o120000 | 0o20000, 1))),
         *({"posix.stat": error} for error in (*ERRORS, OSError("none"))),

@@ -113,7 +113,7 @@ def this(method: str, *args: Any, own: str = "") -> Callable[[World], Any]:
         one = w.made(machine.Machine, f"{method} {own}", prefix="/p", facts="FACTS", euid=0, _mounts=None,
                      _nss_hangs=False, probe=w.spy("probe"))  # fmt: skip
         found_ = getattr(one, method)
-        given = [w.extra[arg[1:]] if isinstance(arg, str) and arg[:1] == "$" else arg for arg in args]
+        given = w.given(args)
         return found_(*given) if callable(found_) else found_, one._nss_hangs
 
     return call

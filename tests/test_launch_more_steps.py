@@ -70,9 +70,10 @@ def adding(name: str, *args: Any) -> Callable[[World], Any]:
     """A call of a method of an addition."""
 
     def call(w: World) -> Any:
+        w.extra = {"record": None} | w.extra
         entries = w.extra.get("entries", [{"type": "bind"}, {"type": "proc"}, {}])
         one = session(w, added_mounts.Add, name, entries=entries, added=w.extra.get("added", []))
-        return after(one, getattr(one, name)(*(w.extra.get(arg[1:]) if arg[:1] == "$" else arg for arg in args)))
+        return after(one, getattr(one, name)(*w.given(args)))
 
     return call
 
@@ -81,11 +82,12 @@ def removing(name: str, *args: Any) -> Callable[[World], Any]:
     """A call of a method of a removal."""
 
     def call(w: World) -> Any:
+        w.extra = {"record": None} | w.extra
         chosen = w.extra.get("chosen", [added(1), added(2)])
         one = session(w, added_mounts.Remove, name, chosen=chosen, places=w.extra.get("places", ["/p1", "/p2"]),
                       results=w.extra.get("results", []))  # fmt: skip
         one.target.data["mounts"] = [added(0), *chosen]
-        return after(one, getattr(one, name)(*(w.extra.get(arg[1:]) if arg[:1] == "$" else arg for arg in args)))
+        return after(one, getattr(one, name)(*w.given(args)))
 
     return call
 

@@ -116,7 +116,7 @@ def printer(name: str, *args: Any) -> Callable[[World], Any]:
                      denied=w.extra.get("denied", False), known=["K"], names=w.extra.get("names", {41: "sh"}),
                          start=1.0,
                      total=3, stopped=1)  # fmt: skip
-        given = [w.extra[arg[1:]] if isinstance(arg, str) and arg[:1] == "$" else arg for arg in args]
+        given = w.given(args)
         return getattr(one, name)(*given), one.total, one.stopped, len(one.names), 41 in one.names
 
     return call

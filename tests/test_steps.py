@@ -54,6 +54,10 @@ class World:
         """A spy with attributes."""
         return Spy(name, self.notes, self.answers, **attributes)
 
+    def given(self, args: Iterable[Any]) -> list[Any]:
+        """The arguments of a call; "$name" is the value that the case has ``WITH`` this name."""
+        return [self.extra[arg[1:]] if isinstance(arg, str) and arg[:1] == "$" else arg for arg in args]
+
     @property
     def container(self) -> Any:
         """A container with a state."""
@@ -369,7 +373,7 @@ def restored(own: str, *args: Any) -> Callable[[World], Any]:
 
     def call(w: World) -> Any:
         one = restoring(w, own)
-        given = [w.extra.get(arg[1:]) if isinstance(arg, str) and arg[:1] == "$" else arg for arg in args]
+        given = w.given(args)
         return then(one, getattr(one, own.split()[0])(*given))
 
     return call
