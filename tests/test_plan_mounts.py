@@ -364,7 +364,7 @@ def test_other_options_imply_no_flags(options: list[str]) -> None:
 
 @pytest.mark.parametrize("option", [*NOTHING, *SUPER, "rw"])
 def test_any_flag_clears_the_others(option: str) -> None:
-    expected = 0 if option == "defaults" else 0x20000F & ~(option == "rw")
+    expected = 0 if option == "defaults" else 0x20000F & ~(1 if option == "rw" else 0)
     assert bind(option)["implied"] == expected
     assert fresh(option)["implied"] == 0
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import os
 import struct
-import time
 from typing import Any
 
 import seccomp_support as emulator
+import work
 from fuzz import configs
 from fuzz.draw import Draw
 from pyrunc import seccomp
@@ -109,21 +109,21 @@ def from_json(data: bytes, host: Any) -> None:
     if draw.one_in(3):
         known = [place for place in configs.places(document) if place[:2] == ("linux", "seccomp") and len(place) > 2]
         document = configs.mutate(draw, document, known[draw.below(len(known))])
-    text, began = configs.document_bytes(draw, document), time.process_time()
-    try:
-        config = load.parse_json(text, "config.json")
-        validate.check(config, facts=host)
-        given = config["linux"].get("seccomp")
-        if given:
-            program, flags, _ = seccomp.compile_filter(given)
-            assert 0 <= flags < 1 << 32
-            check(program)
-            decide(program, given)
-    except PyruncError as error:
-        said = str(error)
-        assert said and said.isprintable(), said
-        assert "crashed" not in said and "no valid answer" not in said, said
-    assert time.process_time() - began < SECONDS
+    text = configs.document_bytes(draw, document)
+    with work.at_most(SECONDS):
+        try:
+            config = load.parse_json(text, "config.json")
+            validate.check(config, facts=host)
+            given = config["linux"].get("seccomp")
+            if given:
+                program, flags, _ = seccomp.compile_filter(given)
+                assert 0 <= flags < 1 << 32
+                check(program)
+                decide(program, given)
+        except PyruncError as error:
+            said = str(error)
+            assert said and said.isprintable(), said
+            assert "crashed" not in said and "no valid answer" not in said, said
 
 
 def description(data: bytes) -> None:

@@ -11,7 +11,6 @@ import contextlib
 import os
 import pathlib
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,6 +18,7 @@ import pytest
 
 import plan_support
 import test_cgroup_devices as devices_model
+import work
 from fuzz import argv, configs, decoder, images, models, profiles
 from fuzz.draw import Draw
 from json_type import Json
@@ -61,13 +61,12 @@ class Host(plan_support.Facts):
 @contextlib.contextmanager
 def refusing(kind: type[Exception] = PyruncError) -> Iterator[None]:
     """Carry out something that may refuse its input, in one printable line and in time."""
-    began = time.process_time()
-    try:
-        yield
-    except kind as error:
-        text = str(error)
-        assert text and text.isprintable(), text
-    assert time.process_time() - began < SECONDS
+    with work.at_most(SECONDS):
+        try:
+            yield
+        except kind as error:
+            text = str(error)
+            assert text and text.isprintable(), text
 
 
 def read_config(data: bytes) -> Plan:
@@ -337,15 +336,10 @@ def records(data: bytes) -> None:
 def criu_messages(data: bytes) -> None:
     """Any packet of CRIU is a message or a ValueError; what was read is written so that it is read
     as the same."""
-    began = time.process_time()
     for message in (messages.RESPONSE, messages.REQUEST):
-        try:
+        with refusing(ValueError):
             found = protobuf.decode(message, data)
-        except ValueError as error:
-            assert str(error).isprintable()
-            continue
-        assert protobuf.decode(message, protobuf.encode(message, found)) == found
-    assert time.process_time() - began < SECONDS
+            assert protobuf.decode(message, protobuf.encode(message, found)) == found
 
 
 TARGETS: dict[str, Target] = {
