@@ -117,7 +117,7 @@ def as_json(plan: Plan, config: Config | None = None) -> dict[str, Any]:  # JSON
                 "step": index + 1,
                 "section": _section(plan, index, borders),
                 "op": name,
-                "args": {key: _json_value(value) for key, value in arguments(plan, index).items()},
+                "args": {key: _json_value(key, value) for key, value in arguments(plan, index).items()},
                 "policy": [bit for shift, bit in enumerate(bits) if policy >> shift & 1],
                 "origin": plan.origins[index],
             }
@@ -182,10 +182,11 @@ def arguments(plan: Plan, index: int) -> Args:
     return found
 
 
-def _json_value(value: object) -> object:
+def _json_value(name: str, value: object) -> object:
     if isinstance(value, bytes):
         return value.hex()
-    return None if value == NO_SLOT else value
+    # Not a mask, which may have this value too.
+    return None if value == NO_SLOT and name.endswith("fd") else value
 
 
 # -- the listing -----------------------------------------------------------------------------------
