@@ -6,17 +6,22 @@ golden/plan_tables.txt has the results (PYRUNC_UPDATE_GOLDEN=1 rewrites it; then
 from __future__ import annotations
 
 import struct
+from functools import partial
+from typing import Any
 
 import pytest
 
 from json_type import Json
 from plan_support import Facts, options, steps
-from pyrunc.plan import Plan, ops
+from pyrunc.plan import NO_SLOT, Plan, ops, show
 from pyrunc.plan.added_mounts import compile_add
 from pyrunc.plan.context import Options
-from pyrunc.spec.types import Mount
+from pyrunc.plan.mount_options import Flags
+from pyrunc.spec.names import CAPABILITIES, CLONE_FLAGS
+from pyrunc.spec.types import Hook, Mount
+from spies import compare as compare_results
 
-ANYWHERE = 0xFFFFFFFF  # no slot
+compare = partial(compare_results, "plan_tables")
 
 
 def hook(plan: Plan) -> None:
@@ -31,7 +36,7 @@ def test_only_steps_before_the_clone_count_as_entered() -> None:
     assert plan.has(ops.OP_PLACE) is False
     plan.oom_score("/o", value=1)
     plan.place("/c", cgroup_fd=1)
-    plan.clone_init("/n", policy=1, cgroup_fd=ANYWHERE)
+    plan.clone_init("/n", policy=1, cgroup_fd=NO_SLOT)
     plan.setsid("/s")
     wanted = [ops.OP_OOM_SCORE, ops.OP_PLACE, ops.OP_CLONE_INIT, ops.OP_SETSID]
     assert [plan.has(op) for op in wanted] == [True, True, True, False]
@@ -148,3 +153,162 @@ def test_options_by_default() -> None:
         "no_pivot": False, "notify": "", "overlay": [], "preserve_fds": 0, "rootfs": "", "start_state": ("", ""),
         "tools": "", "wait": "fifo",
     }  # fmt: skip
+
+
+# -- options of mounts -----------------------------------------------------------------------------
+
+SEQUENCES = (
+    "", "silent", "silent defaults", "ro defaults", "sync defaults", "idmap", "noatime", "atime", "relatime",
+    "norelatime", "strictatime", "nostrictatime", "atime nostrictatime", "nostrictatime noatime atime",
+    "noatime strictatime", "strictatime noatime", "relatime noatime norelatime", "noatime relatime atime",
+    "strictatime noatime atime", "strictatime noatime nostrictatime", "rnoatime", "rnoatime strictatime",
+    "noatime rstrictatime", "nostrictatime rnoatime", "rrelatime", "rnoatime ratime", "rnoatime rnostrictatime",
+    "rnoatime rnorelatime", "rrelatime rnorelatime", "rstrictatime rrelatime rnorelatime", "rnorelatime", "ratime",
+    "rrelatime ratime", "rstrictatime ratime", "ro rrw", "rro rw", "rro ro rrw", "rw rro", "nosymfollow", "symfollow",
+    "nodiratime", "diratime", "nodiratime noatime", "suid exec dev", "rnosuid rsuid", "rnosuid nosuid suid",
+    "rsuid rnodev", "rnosuid rdev", "rsuid ratime",
+)  # fmt: skip
+
+
+def test_sequences_of_options() -> None:
+    """The attributes of a new mount, of a bind on two kernels, and of a remount."""
+
+    def of(text: str) -> str:
+        found = []
+        for kernel, replace in ((None, False), ((5, 13), False), ((5, 14), False), ((5, 15), False), ((5, 13), True)):
+            flags = Flags(text.split())
+            if kernel:
+                flags.change(Facts(kernel=kernel), replace=replace)
+            else:
+                flags.fold()
+            found.append(f"{flags.set:x} {flags.clr:x} {flags.implied:x} {flags.rec_set:x} {flags.rec_clr:x}")
+        return f"{text}: {', '.join(found)}"
+
+    compare("options", map(of, SEQUENCES))
+
+
+# -- the listing -----------------------------------------------------------------------------------
+
+NONE = NO_SLOT
+FULL = (1 << len(CAPABILITIES)) - 1
+HOST_HOOK: Hook = {"path": "/h", "args": ["h", "a b"], "timeout": 3, "env": ["A=b c"]}
+ALL_BITS = [1 << bit for bit in range(22)]
+STEPS: list[tuple[str, dict[str, Any]]] = [
+    *(("oom_score", {"policy": policy, "value": value}) for policy, value in ((0, 0), (1, 7), (0, -1), (1, -1000))),
+    ("dumpable", {"value": 0}), ("dumpable", {"value": 1}), ("place", {"cgroup_fd": 2}),
+    ("open_tree", {"policy": 1, "slot": 249, "propagation": 0xA, "path": "/s"}),
+    ("open_tree", {"slot": 248, "propagation": 0x9A, "path": "a b"}), ("enter_root", {"path": "/b/r"}),
+    *(("make_node", {"number": 1, "kind": kind, "mode": mode, "major": 1, "minor": 3, "uid": uid, "gid": gid,
+                     "path": "/dev/x", "label": label})
+      for kind, mode, uid, gid, label in ((0o020000, 0o666, 0, 0, ""), (0o060000, 0o7, 5, 0, "a:b"),
+                                          (0o010000, 0, 0, 6, ""))),
+    ("join_ns", {"fd": 3, "nstype": CLONE_FLAGS["pid"], "path": "/n s"}), ("unshare", {"flags": 0}),
+    ("unshare", {"flags": CLONE_FLAGS["pid"] | CLONE_FLAGS["uts"]}), ("unshare_user", {"policy": 1}),
+    ("time_offsets", {"offsets": ["monotonic 1 2", "boottime 3 4"]}), ("cpu_initial", {"cpus": b"\x05"}),
+    ("cpu_final", {"cpus": b""}), ("cpu_final", {"cpus": b"\x01\x01"}),
+    *(("clone_init", {"policy": policy, "cgroup_fd": fd}) for policy, fd in ((0, NONE), (1, 1), (2, 0))),
+    ("setsid", {}), ("keyring", {"policy": 1, "name": "_ses.c1"}), ("key_label", {"label": ""}),
+    ("key_label", {"label": "a:b c"}), ("propagation", {"propagation": 0xA}), ("root_propagation", {"propagation": 1}),
+    ("propagation", {"propagation": 0x91B}), ("root", {"policy": 0xF, "path": "/r"}),
+    *(("mount", {"fstype": kind, "source": source, "dest": dest, "data": data, "tree": tree})
+      for kind, source, dest, data, tree in (
+          ("tmpfs", "tmpfs", "/t", [], 0), ("tmpfs", "other", "/t", ["size=1m"], 0), ("tmpfs", "", "/t", [], 0),
+          ("", "/s", "/t", [], 249), ("", "a b", "/t u", ["a b", "ro"], 1), ("", "", "", [], 0),
+          ("ext4", "a b", "/t", ["rw", "sync", "async", "dirsync", "lazytime", "nolazytime", "mand", "nomand"], 0))),
+    *(("mount", {attribute: bit, "source": "s", "dest": "/d"})
+      for attribute in ("attr_set", "attr_clr", "rec_set", "rec_clr") for bit in (*ALL_BITS[:4], 0x10, 0x20, 0x70, 0x80,
+                                                                                 0x200000) if (attribute, bit) not in (
+          ("attr_set", 0x70), ("rec_set", 0x70))),
+    ("mount", {"attr_set": 0x11, "attr_clr": 0x73, "implied": 4, "rec_set": 1, "rec_clr": 3, "propagation": 0xB1}),
+    ("mount", {"implied": 1, "source": "s", "dest": "/d"}), ("mount", {"policy": 0x3FFF, "source": "s", "dest": "/d"}),
+    ("unmount", {"policy": 1, "id": 1 << 33, "dest": "/a b"}), ("mount_label", {"dest": "/a", "label": "c d"}),
+    ("dev_node", {"policy": 0x7F, "number": 2, "kind": 0o020000, "mode": 0o644, "major": 5, "minor": 1,
+                  "path": "/dev/a b"}),
+    ("dev_link", {"policy": 1, "target": "/t", "path": "/p"}),
+    *(("hook", {"policy": policy, "timeout_ms": timeout, "path": path, "args": args, "env": env, "state": ["a", "b"]})
+      for policy, timeout, path, args, env in (
+          (0, 0, "/h", ["/h"], []), (3, 1000, "/h", ["h", "a b"], ["A=b c"]), (1, 999, "/h x", ["/h x", ""], []))),
+    ("pivot", {"policy": 3}),
+    *(("console", {"policy": 3, "fd": fd, "rows": rows, "cols": cols, "uid": 1, "gid": 2})
+      for fd, rows, cols in ((1, 0, 0), (NONE, 24, 80), (0, 24, 0), (0, 0, 80))),
+    ("reopen_null", {}), ("remount_ro", {"attr_set": 1, "dest": "/a b"}), ("hostname", {"name": "h"}),
+    ("sysctl", {"key": "net/x", "value": "1 2"}), ("readonly_path", {"path": "/p"}), ("apparmor", {"profile": "a b"}),
+    ("personality", {"persona": 0}), ("personality", {"persona": 8}),
+    *(("scheduler", {"policy": 0x7F, "kind": kind, "level": level, "runtime": times[0], "deadline": times[1],
+                     "period": times[2]})
+      for kind, level, times in ((0, -5, (0, 0, 0)), (1, 50, (0, 0, 0)), (2, 1, (0, 0, 0)), (3, 19, (1, 0, 0)),
+                                 (5, 0, (0, 2, 0)), (6, 0, (1 << 33, 2, 3)))),
+    *(("io_priority", {"kind": kind, "level": kind + 1}) for kind in (1, 2, 3)),
+    ("memory_policy", {"policy": 7, "mode": 2, "nodes": b"\x09"}), ("memory_policy", {"mode": 0, "nodes": b""}),
+    ("umask", {"mask": 0o22}), ("umask", {"mask": 0}), ("make_cwd", {"cwd": "/w"}),
+    ("stdio_owner", {"uid": 1, "gid": 2}), ("find_home", {"uid": 7}), ("sync_ready", {}),
+    *(("seccomp", {"policy": 3, "flags": flags, "filter": filter})
+      for flags, filter in ((0, b""), (2, bytes(8)), (4, bytes(16)), (32, bytes(7)), (38, bytes(80)))),
+    *(("cap_bound", {"mask": mask}) for mask in (0, 1, 0b101, FULL, FULL >> 1, FULL << 1)),
+    ("groups", {"gids": b""}), ("groups", {"gids": struct.pack("=3I", 1, 0, 1 << 31)}),
+    ("set_ids", {"uid": 1, "gid": 2}),
+    *(("caps", {"policy": 1, "effective": sets[0], "permitted": sets[1], "inheritable": sets[2], "ambient": sets[3]})
+      for sets in ((0, 0, 0, 0), (1, 2, 4, 8), (1, 1, 0, 0), (FULL, FULL, 0, FULL))),
+    ("rlimit", {"resource": 7, "soft": 5, "hard": (1 << 64) - 1}), ("chdir", {"policy": 1, "cwd": "/a b"}),
+    ("find_exe", {"policy": 1, "file": "a b", "path": "/bin:/usr/bin"}),
+    *(("wait_start", {"policy": 1, "start_fd": start, "error_fd": error})
+      for start, error in ((NONE, NONE), (0, 1), (3, NONE))),
+    *(("execve", {"policy": 3, "args": args, "env": env})
+      for args, env in ((["sh"], []), (["sh", "-c", "a \"b\" \\ $c `d` 'e'"], ["A=b", "C=\x1b[1m"]), (["", "\n"], []))),
+]  # fmt: skip
+
+
+def test_lines_of_steps() -> None:
+    """Each op with each shape of its arguments."""
+    lines = []
+    for name, given in STEPS:
+        plan = Plan()
+        getattr(ops.Builder, name)(plan, "/o", **given)  # Plan.seccomp is the profile
+        lines.append(show.text(plan).split("\n")[0])
+    assert {name for name, _ in STEPS} >= {row[0].lower() for row in ops.OPS.values() if row[0] in show._FORMATS}
+    compare("lines of steps", lines)
+
+
+def long_plan() -> tuple[Plan, Any]:
+    """A plan with long and short columns, and everything that the host side does."""
+    plan = Plan()
+    plan.oom_score("/o", value=5)
+    plan.clone_init("/linux/cgroupsPath", policy=1, cgroup_fd=plan.fd("cgroup", "/c", "/linux/cgroupsPath"))
+    plan.mount("/mounts/0", source="/a/long/source/of/a/mount", dest="/d", data=["a=b", "c" * 40], propagation=1)
+    plan.sync_mounted("(default)")
+    plan.sysctl("/linux/sysctl/net.ipv4.some.long.name/which/is/split", key="k", value="v")
+    plan.execve("/process/args/0", args=["sh"], env=["PATH=/bin"])
+    plan.fd("console", "", "/process/terminal")
+    plan.hooks = {
+        "prestart": [{"path": "/p"}],
+        "createRuntime": [{"path": "/c"}, {"path": "/d", "args": ["d"]}],
+        "poststart": [HOST_HOOK],
+        "poststop": [{"path": "/q", "timeout": 1}, {"path": "/r", "env": []}],
+    }
+    plan.cgroup_path, plan.cgroup_owner, plan.npreserve = "/c", 0, 1
+    plan.rlimits = [(7, 5, (1 << 64) - 1, "/process/rlimits/0")]
+    plan.sched_attr = struct.pack("=IIQiIQQQII", 56, 6, 0x43, 0, 0, 10, 20, 30, 0, 0)
+    plan.warn("/mounts/0/options", "some words which are longer than a narrow terminal is wide")
+    resources = {"cpu": {"shares": 5}, "pids": {"limit": 1}}
+    return plan, {"linux": {"resources": resources, "netDevices": {"eth0": {"name": "a"}, "e/1": {}}}}
+
+
+@pytest.mark.parametrize("width", [30, 50, 64, 120, 300])
+def test_listings_of_every_width(width: int) -> None:
+    plan, config = long_plan()
+    lines = show.fitted(plan, config, width, colour=width in (64, 300)).split("\n")
+    compare(f"listing of width {width}", lines)
+
+
+def test_listing_of_a_file() -> None:
+    plan, config = long_plan()
+    compare("listing of a file", [*show.text(plan, config).split("\n"), *show.text(plan).split("\n")])
+
+
+def test_json_of_all_that_the_host_does() -> None:
+    plan, config = long_plan()
+    plan.caps("/p", effective=1, permitted=NONE)  # a mask is a number, also with the value of an unused slot
+    found = show.as_json(plan, config)
+    compare("json", [f"{key}: {line}" for key, value in found.items() if key != "abi" for line in (
+        value if isinstance(value, list) else [value])])  # fmt: skip
+    assert found["abi"] == ops.ABI
