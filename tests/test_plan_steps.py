@@ -5,6 +5,7 @@ golden/plan_steps.txt has the results (PYRUNC_UPDATE_GOLDEN=1 rewrites it; then 
 
 from __future__ import annotations
 
+import re
 import struct
 from functools import partial
 from typing import Any
@@ -28,6 +29,7 @@ MAPPED = {"uidMappings": MAPS, "gidMappings": MAPS}
 BIND = {"destination": "/d", "source": "srv", "options": ["rbind"]}
 ONE = {"destination": "/e", "source": "/srv", "options": ["bind", "ro"]}
 TMPFS = {"destination": "/t", "type": "tmpfs", "source": "tmpfs", "options": ["size=1m", "ro"]}
+CGROUP = {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup"}
 IDMAP = {"destination": "/i", "source": "/srv", "options": ["bind"], **MAPPED}
 
 
@@ -90,6 +92,60 @@ def test_plans_of_create(name: str) -> None:
     if name != "as it is" and not found[0].startswith("refused"):
         found = [f"+ {one}" for one in found if one not in BARE] + [f"- {one}" for one in BARE if one not in found]
     compare(f"create, {name}", found)
+
+
+MOUNTED: dict[str, tuple[dict[str, Any], Facts, dict[str, Any]]] = {
+    **{f"no pivot, {name}": ({"linux": {"rootfsPropagation": name}}, Facts(), {"no_pivot": True})
+       for name in ("private", "rprivate", "shared", "slave", "unbindable")},
+    **{f"overlay in a user namespace, {name}": (
+        {"linux": {"namespaces": [MOUNT, USER], "rootfsPropagation": name, **MAPPED}}, Facts(),
+        {"overlay": ["upperdir=/u"]}) for name in ("slave", None)},
+    "a remount with data": (
+        {"mounts": [{"destination": "/d", "options": ["bind", "remount", "size=1m", "nosiud"]}]}, Facts(), {}),
+    "too many propagations": (
+        {"mounts": [BIND | {"options": ["rbind", *["shared", "slave"] * 4, *more]} for more in ([], ["shared"])]},
+        Facts(), {}),
+    "idmapped and shared": (
+        {"mounts": [IDMAP | {"options": ["bind", "rshared"]}, IDMAP | {"options": ["rbind"]}]}, Facts(), {}),
+    **{f"labels, {name}": (
+        {"mounts": [{"destination": f"/{kind}", "type": kind, "source": "s", "options": ["ro"]}
+                    for kind in ("mqueue", "proc", "sysfs", "tmpfs", "cgroup")],
+         "linux": {"mountLabel": "a:b", "namespaces": [MOUNT, *spaces], **MAPPED}}, facts, {})
+       for name, spaces, facts in (
+           ("host's mounts", [USER], Facts(selinux=True)), ("own namespaces", [{"type": "ipc"}, PID],
+                                                             Facts(selinux=True)), ("no SELinux", [], Facts()))},
+    **{f"cgroup, {name}": (
+        {"mounts": [CGROUP | more for more in ({}, {"destination": "/cg"}, {"options": ["ro"]},
+                                               {"options": ["rslave"]}, {"options": ["memory_recursiveprot"]})][first:],
+         "process": {"user": user}, "linux": {"namespaces": [MOUNT, *({"type": one} for one in spaces)], **maps}},
+        facts, {"cgroup_path": path})
+       for name, first, spaces, user, maps, facts, path in (
+           ("the host's", 0, [], {"uid": 5}, {}, Facts(), "/c"), ("own", 0, ["cgroup"], {"uid": 5}, {}, Facts(), "/c"),
+           ("own elsewhere", 1, ["cgroup"], {"uid": 5}, {}, Facts(), "/cX"),
+           ("without one", 0, ["cgroup"], {"uid": 5}, {}, Facts(), ""),
+           ("root's", 0, ["cgroup"], {}, {}, Facts(), "/c"), ("mapped root's", 0, ["cgroup", "user"], {}, MAPPED,
+                                                              Facts(), "/c"),
+           ("unmapped", 0, ["cgroup", "user"], {"uid": 70}, MAPPED, Facts(), "/c"),
+           ("the last id", 0, ["cgroup", "user"], {"uid": 69}, MAPPED, Facts(), "/c"),
+           ("the caller's own", 0, ["cgroup", "user"], {}, MAPPED, ROOTLESS, "/c"),
+           ("a user namespace", 0, ["user"], {}, MAPPED, Facts(), "/c"),
+           ("no mount", 0, ["cgroup"], {}, {}, Facts(cgroup2_mount=""), "/c"),
+           ("a part", 0, ["cgroup"], {}, {}, Facts(cgroup2_root="/c"), "/c/d"),
+           ("the part", 0, ["cgroup"], {}, {}, Facts(cgroup2_root="/c"), "/c"),
+           ("outside a part", 0, ["cgroup"], {}, {}, Facts(cgroup2_root="/c"), "/cd"),
+           ("the caller's", 0, ["cgroup"], {}, {}, Facts(own_cgroup="/own/"), ""))},
+}  # fmt: skip
+OF_MOUNTS = ("MOUNT", "ROOT", "PROPAGATION", "PIVOT", "REMOUNT", "cgroup", "warnings", "refused")
+
+
+@pytest.mark.parametrize("name", MOUNTED)
+def test_mounts_of_create(name: str) -> None:
+    """The steps about mounts, without the arguments that have no value."""
+    patch, facts, changes = MOUNTED[name]
+    found = told(compile_create, merge(base("bare"), patch), facts, options(**changes))
+    compare(
+        f"mounts, {name}", [re.sub(r"\w+=(0|''|\[\])(, |(?= ))", "", one) for one in found if one.startswith(OF_MOUNTS)]
+    )
 
 
 JOINED = [("user", "/proc/7/ns/user"), ("pid", "/proc/7/ns/pid"), ("mount", "/proc/7/ns/mnt")]

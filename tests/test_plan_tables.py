@@ -16,7 +16,7 @@ from plan_support import Facts, options, steps
 from pyrunc.plan import NO_SLOT, Plan, ops, show
 from pyrunc.plan.added_mounts import compile_add
 from pyrunc.plan.context import Options
-from pyrunc.plan.mount_options import Flags
+from pyrunc.plan.mount_options import Flags, meant
 from pyrunc.spec.names import CAPABILITIES, CLONE_FLAGS
 from pyrunc.spec.types import Hook, Mount
 from spies import compare as compare_results
@@ -185,6 +185,14 @@ def test_sequences_of_options() -> None:
         return f"{text}: {', '.join(found)}"
 
     compare("options", map(of, SEQUENCES))
+
+
+def test_options_that_may_be_misspelled() -> None:
+    """The first guess among the first eight options."""
+    good = [f"x{number}x" for number in range(9)]
+    cases: list[list[str]] = [[], ["nosuidd"], ["sizee=1m"], ["=size"], ["xx"], [*good[:7], "nodevv"],
+                              [*good[:8], "nodevv"], ["xx", "noexce", "nodevv"]]  # fmt: skip
+    compare("guesses", [f"{' '.join(case)}: {meant(case)}" for case in cases])
 
 
 # -- the listing -----------------------------------------------------------------------------------
