@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from pyrunc import fs, host
+from work import SLOW
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "native" / "launcher"), str(ROOT / "native" / "launcher" / "snapshot")]
@@ -82,7 +83,7 @@ def test_two_snapshots_are_the_same(launcher: Path, tmp_path: Path, own_cgroup: 
         pytest.skip("not built here")
     again = tmp_path / "pyrunc"
     subprocess.run(
-        [*own_cgroup, sys.executable, snapshot.__file__, LINKED, again, "--required"], check=True, timeout=120
+        [*own_cgroup, sys.executable, snapshot.__file__, LINKED, again, "--required"], check=True, timeout=120 * SLOW
     )
     assert again.read_bytes() == (LINKED.parent / "pyrunc").read_bytes()
     snapshot.check(LINKED, again)
