@@ -5,6 +5,7 @@ golden/plan_steps.txt has the results (PYRUNC_UPDATE_GOLDEN=1 rewrites it; then 
 
 from __future__ import annotations
 
+import json
 import re
 import struct
 from functools import partial
@@ -146,6 +147,90 @@ def test_mounts_of_create(name: str) -> None:
     compare(
         f"mounts, {name}", [re.sub(r"\w+=(0|''|\[\])(, |(?= ))", "", one) for one in found if one.startswith(OF_MOUNTS)]
     )
+
+
+DEVICES = [
+    {"type": "p", "path": "/dev/pipe", "major": 9, "minor": 9, "fileMode": 0o10600, "uid": 1, "gid": 2},
+    {"type": "c", "path": "/dev/a", "major": 1, "minor": 3, "fileMode": 0o20640, "uid": 5, "gid": 6},
+    {"type": "c", "path": "/dev/ptmx", "major": 5, "minor": 2},
+    {"type": "b", "path": "/x/b", "major": 8, "minor": 0, "uid": 0},
+    {"type": "u", "path": "dev//null/", "major": 1, "minor": 3, "gid": 69},
+    {"type": "c", "path": "/devices/core", "fileMode": 0},
+    {"type": "c", "path": "/dev/core", "major": 1, "minor": 1},
+]
+LABEL = {"mountLabel": "a:b"}
+OWN_DEV = [BIND | {"destination": "/dev"}]
+WITH_DEVICES: dict[str, tuple[list[Any], dict[str, Any], Facts, list[Any]]] = {
+    "no user namespace": ([MOUNT], {}, Facts(), []),
+    "mappings only": ([MOUNT], MAPPED, Facts(), []),
+    "user namespace": ([MOUNT, USER], MAPPED, Facts(), []),
+    "labels": ([MOUNT, USER], MAPPED | LABEL, Facts(selinux=True), []),
+    "labels without SELinux": ([MOUNT, USER], MAPPED | LABEL, Facts(), []),
+    "rootless": ([MOUNT, USER], MAPPED, ROOTLESS, []),
+    "a mount namespace by path": ([MOUNT | {"path": "/m"}, USER], MAPPED, Facts(), []),
+    "no mount namespace": ([USER], MAPPED, Facts(), []),
+    "no uids": ([MOUNT, USER], {"gidMappings": MAPS}, Facts(), []),
+    "no gids": ([MOUNT, USER], {"uidMappings": MAPS}, Facts(), []),
+    "a bound dev": ([MOUNT], {}, Facts(), OWN_DEV),
+    "a bound dev in a user namespace": ([MOUNT, USER], MAPPED, Facts(), OWN_DEV),
+    "a rootless bound dev": ([MOUNT, USER], MAPPED, ROOTLESS, OWN_DEV),
+}
+
+
+@pytest.mark.parametrize("name", WITH_DEVICES)
+def test_devices(name: str) -> None:
+    """The nodes of linux.devices; the defaults by their paths."""
+    spaces, linux, facts, mounts = WITH_DEVICES[name]
+    config = merge(base("bare"), {"mounts": mounts, "linux": {"namespaces": spaces, "devices": DEVICES, **linux}})
+    found = [one for one in told(compile_create, config, facts, options()) if one.startswith(("MAKE_NODE", "DEV_"))]
+    own = [one for one in found if not one.endswith("(default device)")]
+    paths = [one.partition("path='")[2].partition("'")[0] for one in found if one not in own]
+    compare(f"devices, {name}", [*own, f"by default: {' '.join(paths)}"])
+
+
+FILTER = {"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{"names": ["read"], "action": "SCMP_ACT_ALLOW"}]}
+NOTIFIES = {"defaultAction": "SCMP_ACT_ALLOW", "flags": ["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"],
+            "syscalls": [{"names": ["read"], "action": "SCMP_ACT_NOTIFY"}], "listenerPath": "/l"}  # fmt: skip
+PRIVILEGED = [(seccomp, quiet, facts) for seccomp in (None, FILTER, NOTIFIES) for quiet in (False, True) for facts in (
+    Facts(), ROOTLESS, Facts(euid=1000))]  # fmt: skip
+OF_PRIVILEGES = ("CAP", "SECCOMP", "DROP", "JOINABLE", "NO_NEW", "APP", "SELINUX", "warnings", "refused")
+
+
+@pytest.mark.parametrize("number", range(len(PRIVILEGED)))
+def test_filters(number: int) -> None:
+    """Who loads the filter with which right, and whether `exec` may join before `start`."""
+    seccomp, quiet, facts = PRIVILEGED[number]
+    config = merge(base("bare"), {"process": {"noNewPrivileges": quiet}, "linux": {"seccomp": seccomp}})
+    lines = [f"{json.dumps(seccomp)} {quiet} {facts.euid}"]
+    for found in (
+        told(compile_create, config, facts, options()),
+        told(compile_exec, config, PROGRAM | {"noNewPrivileges": quiet}, facts, options(joined=JOINED)),
+    ):
+        lines += [one for one in found if one.startswith(OF_PRIVILEGES)]  # fmt: skip
+    compare(f"filters {number}", lines)
+
+
+CAPS: list[Any] = [
+    None, {}, {"bounding": ["CAP_KILL", "CAP_CHOWN", "CAP_NO_SUCH"]},
+    {"effective": ["CAP_KILL", "CAP_CHOWN"], "permitted": ["CAP_KILL"]},
+    {"effective": ["CAP_CHOWN"], "permitted": ["CAP_KILL", "CAP_CHOWN"]},
+    {"inheritable": ["CAP_KILL"], "bounding": ["CAP_CHOWN"]},
+    {"inheritable": ["CAP_KILL", "CAP_SYS_ADMIN"], "bounding": ["CAP_KILL", "CAP_SYS_ADMIN"]},
+    {"ambient": ["CAP_KILL", "CAP_CHOWN", "CAP_SETUID"], "inheritable": ["CAP_KILL", "CAP_SETUID"],
+     "permitted": ["CAP_SETUID", "CAP_CHOWN"], "bounding": ["CAP_KILL", "CAP_SETUID"]},
+    {kind: ["CAP_CHECKPOINT_RESTORE", "CAP_BPF"] for kind in ("bounding", "effective", "permitted", "inheritable",
+                                                             "ambient")},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("last", [40, 39])
+def test_capabilities(last: int) -> None:
+    lines = []
+    for sets in CAPS:
+        config = merge(base("bare"), {"process": {"capabilities": sets}})
+        found = told(compile_create, config, Facts(cap_last=last), options())
+        lines += [json.dumps(sets), *(one for one in found if one.startswith(OF_PRIVILEGES))]
+    compare(f"capabilities to {last}", lines)
 
 
 JOINED = [("user", "/proc/7/ns/user"), ("pid", "/proc/7/ns/pid"), ("mount", "/proc/7/ns/mnt")]
