@@ -6,14 +6,18 @@ golden/plan_tables.txt has the results (PYRUNC_UPDATE_GOLDEN=1 rewrites it; then
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
+from errno import EACCES, EINVAL, EIO, ENOENT
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from json_type import Json
 from plan_support import Facts, options, steps
-from pyrunc.plan import NO_SLOT, Plan, ops, show
+from pyrunc.errors import PyruncError
+from pyrunc.plan import NO_SLOT, Plan, faults, ops, show
 from pyrunc.plan.added_mounts import compile_add
 from pyrunc.plan.context import Options
 from pyrunc.plan.mount_options import Flags, meant
@@ -320,3 +324,97 @@ def test_json_of_all_that_the_host_does() -> None:
     compare("json", [f"{key}: {line}" for key, value in found.items() if key != "abi" for line in (
         value if isinstance(value, list) else [value])])  # fmt: skip
     assert found["abi"] == ops.ABI
+
+
+# -- failed steps ----------------------------------------------------------------------------------
+
+
+def failed_plan() -> Plan:
+    """One step of each op whose failures have words of their own."""
+    plan = Plan()
+    hook(plan)
+    plan.origins[0] = "/hooks/createContainer/1"
+    plan.find_exe("/process/args/0", file="prog", path="/bin")
+    plan.find_exe("/process/args/0", file="/bin/prog", path="/bin")
+    plan.execve("/process/args/0", args=["prog", "x"], env=["A=b"])
+    plan.chdir("/process/cwd", cwd="/w")
+    plan.mount("/mounts/3", fstype="tmpfs", source="s", dest="/d", data=["a=b", "nosiud"])
+    plan.caps("/process/capabilities", effective=1)
+    plan.groups("/process/user/additionalGids", gids=b"\x01\0\0\0")
+    plan.sysctl("/linux/sysctl/a", key="a", value="b")
+    plan.setsid("(default)")
+    return plan
+
+
+def explained(name: str, err: int) -> str:
+    """What is wrong with a program."""
+    answers = {"/run.sh": "a script without #!", "/os": OSError(err, "os"), "/own": PyruncError("own"),
+               "/value": ValueError("value"), "prog": "not in PATH"}  # fmt: skip
+    answer = answers.get(name, "")
+    if isinstance(answer, Exception):
+        raise answer
+    return f"{answer} ({err})" if answer else ""
+
+
+EXECUTED = ("", "exec /run.sh", "exec /os", "exec /own", "exec /value", "exec exec x", "exec prog", "/run.sh")
+DETAILS = {
+    "CAPS": ("", "capability 0", "set capability 21", "capability 40", "capability 41", "capability x", "capability "),
+    "HOOK": ("", "killed by signal 9", "killed by signal 9: some: output", "was killed by signal 9"),
+    "FIND_EXE": ("", "a directory"), "CHDIR": ("", "capability 2"), "EXECVE": EXECUTED, "": EXECUTED,
+    "MOUNT": ("", "tmpfs: Unknown parameter 'nosiud'", "Unknown parameter 'size", "Unknown parameter nosiud",
+              "tmpfs: Unknown parameter 'xyz'"),
+    "SYSCTL": ("", "tmpfs: Unknown parameter 'nosiud'"), "SETSID": ("",), "GROUPS": ("exec prog",),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("explain", [None, explained])
+def test_errors_of_steps(explain: Callable[[str, int], str] | None) -> None:
+    plan, lines = failed_plan(), []
+    for step in range(len(plan.steps) + 1):
+        op = ops.OPS[plan.steps[step][0]][0] if step < len(plan.steps) else ""
+        for err in (ENOENT, EACCES, EIO) if op in ("FIND_EXE", "EXECVE", "CHDIR", "MOUNT", "") else (EINVAL, 0):
+            for detail in DETAILS[op]:
+                for arg in (0, 1) if op in ("FIND_EXE", "MOUNT") else (1 if op == "EXECVE" else 0,):
+                    record = SimpleNamespace(step=step, arg=arg, item=0, err=err, call="call", detail=detail)
+                    lines.append(f"{op} {detail}: {faults.error(plan, record, explain)}")  # type: ignore[arg-type]
+    compare(f"errors{' explained' if explain else ''}", lines)
+
+
+def test_arguments_of_failed_steps() -> None:
+    """Each argument and item of each step, in the plan and in what `start` has of it."""
+    plan = failed_plan()
+    plan.origins[5] = "/mounts/3"
+    late = [row for row in Plan.late_origins(with_start(plan)) if row[2] != "WAIT_START"]
+    lines = []
+    for source in (plan, late):
+        for step in range(len(plan.steps) + 1):
+            strings = plan.steps[step][3] if step < len(plan.steps) else ()
+            for arg in range(len(strings) + 2):
+                last = strings[arg - 1] if 0 < arg <= len(strings) else ""
+                for item in range(len(last) + 1 if isinstance(last, list) else 1):
+                    record = SimpleNamespace(step=step + (source is late), arg=arg, item=item)
+                    found = faults.describe(source, record)  # type: ignore[arg-type]
+                    lines.append(f"{step} {arg} {item}: {found.where} {found.value!r} {found.context!r} {found.op}")
+    compare("arguments", lines)
+
+
+def with_start(plan: Plan) -> Plan:
+    """A plan whose steps come after WAIT_START."""
+    made = Plan()
+    made.wait_start("/w", start_fd=1, error_fd=2)
+    made.steps += plan.steps
+    made.origins += plan.origins
+    return made
+
+
+@pytest.mark.parametrize("call", ["", "hook", "execve"])
+def test_words_of_failed_hooks(call: str) -> None:
+    plan, lines = Plan(), []
+    for kind in ("prestart", "createRuntime", "createContainer", "startContainer"):
+        for index in (0, 11):
+            hook(plan)
+            plan.origins[-1] = f"/hooks/{kind}/{index}"
+            for arg in (0, 1, 2):
+                record = SimpleNamespace(step=len(plan.steps) - 1, arg=arg, item=0, err=EACCES, call=call, detail="d")
+                lines.append(str(faults.error(plan, record)))  # type: ignore[arg-type]
+    compare(f"hooks with call {call}", lines)
