@@ -44,7 +44,8 @@ def told(call: Any, *args: Any) -> list[str]:
     except ConfigError as error:
         return [f"refused: {problem}" for problem in error.problems]
     more = {"fds": plan.fds, "hooks": plan.hooks, "new userns": plan.new_userns, "preserved": plan.npreserve,
-            "cgroup": (plan.cgroup_path, plan.cgroup_owner), "warnings": list(plan.warnings)}  # fmt: skip
+            "cgroup": (plan.cgroup_path, plan.cgroup_owner), "warnings": list(plan.warnings),
+            "rlimits": plan.rlimits, "scheduler": plan.sched_attr}  # fmt: skip
     return [*listing(plan), *(f"{name}: {transcript.shown(value, 5)}" for name, value in more.items() if value)]
 
 
@@ -233,6 +234,42 @@ def test_capabilities(last: int) -> None:
     compare(f"capabilities to {last}", lines)
 
 
+KINDS = ("uts", "cgroup", "pid", "mount", "user", "network")
+PATHS = [{"type": kind, "path": f"/ns/{kind}"} for kind in KINDS]
+SPACES: dict[str, tuple[list[dict[str, str]], str]] = {
+    "all joined": (PATHS, "/c"), "all joined, no cgroup": (PATHS, ""),
+    "joined without a user namespace": ([one for one in PATHS if one["type"] != "user"], "/c"),
+    "the same, no cgroup": ([one for one in PATHS if one["type"] != "user"], ""),
+    "all new": ([{"type": kind} for kind in KINDS], "/c"),
+    "all new, no cgroup": ([{"type": kind} for kind in KINDS], ""),
+    "new without a user namespace": ([{"type": kind} for kind in KINDS if kind != "user"], "/c"),
+    "none": ([], "/c"), "none, no cgroup": ([], ""),
+}  # fmt: skip
+OF_NAMESPACES = ("PLACE", "ENTER_ROOT", "JOIN", "UNSHARE", "CLONE", "KEY", "LO_UP", "fds", "new userns", "cgroup")
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_namespaces_of_create(name: str) -> None:
+    """What is entered, in which order, and on which side of the clone."""
+    spaces, path = SPACES[name]
+    lines = []
+    for facts in (Facts(), ROOTLESS):
+        config = merge(base("bare"), {"process": {"selinuxLabel": "a:b"}, "linux": {"namespaces": spaces, **MAPPED}})
+        found = told(compile_create, config, facts, options(cgroup_path=path))
+        lines += [f"euid {facts.euid}", *(one for one in found if one.startswith(OF_NAMESPACES))]
+    compare(f"namespaces, {name}", lines)
+
+
+def test_scores() -> None:
+    """A score that cannot be lowered is not an error for a user, whom engines give one all the same."""
+    lines = []
+    for score in (None, -1, 0, 1):
+        for facts in (Facts(), Facts(rootless=True), ROOTLESS, Facts(euid=1000)):
+            plan = compile_create(merge(base("bare"), {"process": {"oomScoreAdj": score}}), facts, options())
+            lines += [f"{score} {facts.euid} {facts.rootless}: {' '.join(listing(plan)[:1])}"]
+    compare("scores", lines)
+
+
 JOINED = [("user", "/proc/7/ns/user"), ("pid", "/proc/7/ns/pid"), ("mount", "/proc/7/ns/mnt")]
 PROGRAM = {"args": ["sh"], "cwd": "/", "user": {"uid": 1, "gid": 2}, "env": ["PATH=/p"]}
 EXECS: dict[str, tuple[dict[str, Any], Facts, dict[str, Any]]] = {
@@ -251,6 +288,69 @@ EXECS: dict[str, tuple[dict[str, Any], Facts, dict[str, Any]]] = {
 def test_plans_of_exec(name: str) -> None:
     patch, facts, changes = EXECS[name]
     compare(f"exec, {name}", told(compile_exec, base("bare"), PROGRAM | patch, facts, options(**changes)))
+
+
+CLOCKS: list[dict[str, Any]] = [
+    {}, {"monotonic": {"secs": 5, "nanosecs": 6}}, {"boottime": {"nanosecs": 7}}, {"boottime": {}, "monotonic": {}},
+        {"monotonic": None, "boottime": {"secs": -1}}
+]  # fmt: skip
+PROCESSES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
+    **{f"scheduler {one['policy']}": ({"scheduler": one}, {}, {}) for one in (
+        {"policy": "SCHED_OTHER", "nice": -5, "priority": 7}, {"policy": "SCHED_FIFO", "priority": 7, "nice": 5},
+        {"policy": "SCHED_RR"}, {"policy": "SCHED_IDLE"},
+        {"policy": "SCHED_DEADLINE", "nice": 3, "priority": 4, "runtime": 10, "deadline": 20, "period": 30,
+         "flags": ["SCHED_FLAG_RECLAIM", "SCHED_FLAG_DL_OVERRUN"]},
+        {"policy": "SCHED_BATCH", "nice": 19, "flags": ["SCHED_FLAG_RESET_ON_FORK"]})},
+    **{f"I/O {one}": ({"ioPriority": one}, {}, {}) for one in (
+        {"class": "IOPRIO_CLASS_RT", "priority": 7}, {"class": "IOPRIO_CLASS_IDLE"})},
+    **{f"memory {one['mode']}": ({}, {"linux": {"memoryPolicy": one}}, {}) for one in (
+        {"mode": "MPOL_BIND", "nodes": "0-1,3", "flags": ["MPOL_F_STATIC_NODES"]}, {"mode": "MPOL_LOCAL"})},
+    **{f"affinity {one}": ({"execCPUAffinity": one}, {}, {}) for one in (
+        {}, {"initial": "0-1"}, {"final": "1,64"}, {"initial": "63", "final": "0"})},
+    **{f"clocks {one}": ({}, {"linux": {"timeOffsets": one, "namespaces": [MOUNT, {"type": "time"}]}}, {})
+       for one in CLOCKS},
+    **{f"umask {one}": ({"user": {"umask": one}}, {}, {}) for one in (0, 0o77)},
+    "user": ({"user": {"uid": 5, "gid": 6, "additionalGids": [7, 1 << 31]}}, {}, {}),
+    "kept groups": ({"user": {"additionalGids": [7]}}, {"annotations": {"run.oci.keep_original_groups": "1"}}, {}),
+    "other annotations": ({}, {"annotations": {"run.oci.keep": "1"}}, {}),
+    **{f"cwd {one}": ({"cwd": one}, {}, {}) for one in ("/", "/w", "")},
+    **{f"personality {one}": ({}, {"linux": {"personality": {"domain": one}}}, {}) for one in ("LINUX", "LINUX32")},
+    **{f"terminal of {size}": ({"terminal": True, "consoleSize": size, "user": {"uid": 5, "gid": 6}}, {}, {})
+       for size in ({}, {"height": 4}, {"width": 9})},
+    "a terminal without a socket": ({"terminal": True}, {}, {"console": False}),
+    "a terminal below a bound dev": ({"terminal": True}, {"mounts": [BIND | {"destination": "/dev"}]}, {}),
+    "a bound dev": ({}, {"mounts": [BIND | {"destination": "/dev"}]}, {}),
+    "limits": ({"rlimits": [{"type": "RLIMIT_CORE", "soft": 1, "hard": 2}, {"type": "RLIMIT_NPROC", "soft": 3,
+                                                                              "hard": 4}]}, {}, {}),
+    **{f"labels {one}": ({"apparmorProfile": one, "selinuxLabel": one}, {}, {}) for one in ("unconfined", "p q", "")},
+    "names": ({}, {"hostname": "h", "domainname": "d"}, {}), "no names": ({}, {"hostname": "", "domainname": ""}, {}),
+    "sysctls": ({}, {"linux": {"sysctl": {"a.b/c": "1", "net.ipv4.x~y": "2 3", "a/b.c": ""}}}, {}),
+    "paths": ({}, {"linux": {"readonlyPaths": ["/r", "/s", "/r"], "maskedPaths": ["/m", "/r", "/m", "/n"]}}, {}),
+    "environment": ({"env": ["HOME=/h", "PATH=/p", "A=1", "A=2"], "args": ["x", "y"]}, {}, {"listen_fds": 2}),
+    "no environment": ({"env": []}, {}, {"preserve_fds": 1}),
+    "started by a socket": ({}, {}, {"wait": "socket"}), "by a fifo": ({}, {}, {"wait": "fifo"}),
+    "by another word": ({}, {}, {"wait": ""}),
+    "in a cgroup": ({}, {}, {"cgroup": "/cg", "cgroup_origin": "--cgroup"}),
+    "in a root directory": ({}, {}, {"rootfs": "/r"}),
+    "without a keyring": ({"selinuxLabel": "a:b"}, {}, {"no_new_keyring": True}),
+    "with tools": ({}, {}, {"tools": "/srv"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PROCESSES)
+def test_processes(name: str) -> None:
+    """The steps that a plan of create and one of exec have for a process, and those that they lose."""
+    process, patch, changes = PROCESSES[name]
+    lines = []
+    for call in (compile_create, compile_exec):
+        made = []
+        for more, config, given in (({}, base("bare"), {}), (process, merge(base("bare"), patch), changes)):
+            args = (merge(config, {"process": PROGRAM | more}), Facts(apparmor=True), options(joined=JOINED, **given))
+            made.append(told(call, *args) if call is compile_create else told(call, config, PROGRAM | more, *args[1:]))
+        old, new = made
+        lost = [one.partition(" ")[0] for one in old if one not in new and not new[0].startswith("refused")]
+        lines += [call.__name__, *(f"+ {one}" for one in new if one not in old), f"- {' '.join(lost)}"]
+    compare(f"process, {name}", lines)
 
 
 def test_plans_of_mounts() -> None:
