@@ -96,7 +96,7 @@ class Arch:
     def _base(self) -> int:
         """The lowest number: MIPS has 4000, 5000 and 6000 for its three ABIs."""
         number = libseccomp.number(self.token, b"read")
-        return number - number % 1000 if number >= 4000 else 0
+        return number - number % 1000
 
 
 def all_arches() -> dict[str, Arch]:

@@ -57,7 +57,7 @@ class Finding:
     __slots__ = ("code", "level", "pointer", "text")
 
     def __init__(self, level: str, code: str, pointer: str, text: str) -> None:
-        self.level, self.code, self.pointer, self.text = level, code, pointer or "/", text
+        self.level, self.code, self.pointer, self.text = level, code, pointer, text
 
     def __str__(self) -> str:
         return printable(f"{self.level}: {self.pointer}: {self.text} [{self.code}]")

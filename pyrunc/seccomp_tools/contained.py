@@ -61,7 +61,7 @@ class TracedRun(launch.Run):
         process = config.get("process")
         if self.args and isinstance(process, dict):
             config["process"] = {**process, "args": self.args}
-        return config, json.dumps(config).encode("utf-8", "surrogateescape")
+        return config, json.dumps(config).encode("ascii")
 
     def fill_filter(self) -> None:
         """No profile could cover all calls: write(2) would be missing, and calls without a name."""

@@ -55,7 +55,7 @@ _NAMES = (
     "O_NOFOLLOW", "O_CLOEXEC", "O_TMPFILE", "O_DIRECT", "O_NOATIME", "O_PATH",
 )  # fmt: skip
 # Values on this machine; longer masks first, because O_TMPFILE contains O_DIRECTORY.
-_OPEN = sorted(((getattr(posix, name, 0), name) for name in _NAMES), key=lambda flag: -flag[0].bit_count())
+_OPEN = sorted(((getattr(posix, name), name) for name in _NAMES), key=lambda flag: -flag[0].bit_count())
 _PROT = ((1, "PROT_READ"), (2, "PROT_WRITE"), (4, "PROT_EXEC"))
 
 
@@ -82,7 +82,7 @@ def words(name: str, args: Sequence[int], bits: int, pid: int) -> str:
 
 
 def _argument(kind: str, value: int, bits: int, memory: Memory) -> str:
-    if kind in "di":
+    if kind in ("d", "i"):
         signed = _signed(value, 32 if kind == "d" else bits)
         return "AT_FDCWD" if kind == "d" and signed == AT_FDCWD else str(signed)
     if kind == "p":
@@ -104,7 +104,7 @@ def _signed(value: int, bits: int) -> int:
     """A register as a signed number; descriptors and flags are ints, so the upper half is
     ignored."""
     value &= (1 << bits) - 1
-    if bits == 64 and value >> 31 == 1:  # a negative int without sign extension
+    if value >> 31 == 1:  # a negative int without sign extension
         return value - (1 << 32)
     return value - (1 << bits) if value >> (bits - 1) else value
 
@@ -113,7 +113,7 @@ def open_flags(flags: int) -> str:
     """``O_RDWR|O_CLOEXEC``."""
     names, rest = [_ACCESS[flags & 3]], flags & ~3
     for bit, name in _OPEN:
-        if bit and rest & bit == bit:
+        if rest & bit == bit:
             names.append(name)
             rest &= ~bit
     return "|".join([*names, hex(rest)] if rest else names)

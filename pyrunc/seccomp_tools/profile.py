@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 ALLOW, LOG, ERRNO = "SCMP_ACT_ALLOW", "SCMP_ACT_LOG", "SCMP_ACT_ERRNO"
 PASSING = (ALLOW, LOG)
-_ACTIONS = {value: name for name, value in seccomp.ACTIONS.items() if name != "SCMP_ACT_KILL"}
+_ACTIONS = {value: name for name, value in seccomp.ACTIONS.items()}  # KILL_THREAD replaces the older KILL
 _ENOSYS = seccomp.ACTIONS[ERRNO] | seccomp.ENOSYS
 _NO_ARGS = (0, 0, 0, 0, 0, 0)
 
@@ -98,10 +98,6 @@ class Filter:
             found.update(self._naming.get(name, ()))
         return sorted(found)
 
-    def named(self, name: str) -> list[int]:
-        """The rules that contain the name."""
-        return self._naming.get(name, [])
-
     def action(self, index: int) -> int:
         """SECCOMP_RET_* with its data for a rule."""
         rule = self.rules[index]
@@ -134,8 +130,6 @@ def met(rule: SyscallRule, args: Sequence[int]) -> bool:
     Conditions on the same argument are alternatives, as in runc; see `seccomp.FlatProfile`.
     """
     conditions = rule.get("args") or ()
-    if not conditions:
-        return True
     results = [holds(condition, args[condition["index"]]) for condition in conditions]
     return any(results) if either(conditions) else all(results)
 
@@ -223,7 +217,7 @@ def valid(profile: object, pointer: str, source: str) -> Seccomp:
     """The profile, validated as `create` does. Raises ConfigError."""
     report = Report()
     found: Seccomp = structure(schema.SECCOMP, profile, pointer, report.problems)
-    if type(found) is dict and not report.problems:
+    if not report.problems:
         rules_linux.seccomp(found, pointer, report)
     if report.problems:
         raise ConfigError(report.problems, source)

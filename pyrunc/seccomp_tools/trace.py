@@ -172,7 +172,7 @@ class Tracer:
             data, fd = b"", -1
         if data[:1] == contained.ERROR:
             self.error = data[1:].decode("utf-8", "replace")
-        elif data[:1] == contained.LISTENER and fd >= 0:
+        elif data == contained.LISTENER and fd >= 0:
             self.listener = Listener(fd)
             poller.register(self.listener.fd, POLLIN)
         elif not data:
