@@ -18,7 +18,7 @@ pytest.importorskip("pyrunc._shim", reason="the extension is not built")
 import transcript
 from pyrunc import build
 from pyrunc.errors import UsageError
-from pyrunc.seccomp_tools import calls, check, profile
+from pyrunc.seccomp_tools import calls, check, outcomes, profile
 from pyrunc.seccomp_tools.bpf import Program
 
 ALLOW, ERRNO, KILL, LOG = "SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_LOG"
@@ -63,6 +63,7 @@ PROFILES: dict[str, Any] = {
         rule("socket", "shmat", "mount", args=[ONE]), rule("mount", args=[WIDE]), rule("chroot", "socket"),
         rule("acct", args=[ONE | {"op": "SCMP_CMP_LE", "value": (1 << 32) - 1}]), rule("msgget", args=[ONE]),
     ], {"architectures": ["SCMP_ARCH_X86"]}),
+    "a call with the number 0": ([rule("read")], {}),
     "what glibc needs": ([rule("read", "openat", "open"), rule("rseq", action=KILL), rule("brk")], {}),
     "what a program needs": ([rule("execve"), rule("exit_group", action=KILL), rule("brk", action="SCMP_ACT_TRAP")],
                              {}),
@@ -102,6 +103,10 @@ def test_there_is_a_limit_of_findings(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked == [0, 1, 2, 3, 4, 5]
     fields = made([rule("acct", includes={"caps": ["A"]}) for _ in range(5)])
     assert {one.code for one in check.findings(fields, "none")} == {"engine-field"} and len(asked) == 6
+    monkeypatch.setattr(check, "MOST", 4)
+    always = ONE | {"op": "SCMP_CMP_GE", "value": 0}
+    found = check.findings(made([rule("acct"), *(rule("acct", args=[always]) for _ in range(3))]), "none")
+    assert [one.code for one in found] == ["dead-condition", "repeated"] * 2, "a rule has more than the rest"
 
 
 @pytest.mark.parametrize(
@@ -135,6 +140,19 @@ def test_names_that_are_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calls.Arch, "number", lambda self, name: calls.UNKNOWN if name != "mount" else 165)
     found = [str(one) for one in check._Rules(filter).names(0)]
     transcript.compare("seccomp_check_tables", "names that are not known", found)
+
+
+def test_other_names_do_not_belong_to_another_architecture() -> None:
+    (found,) = check.findings(made([rule("no_such_call_at_all")]), "none")
+    assert found.code == "unknown-name"
+    assert found.as_json() == {
+        "level": "problem", "code": "unknown-name", "pointer": "/linux/seccomp/syscalls/0/names/0", "text": found.text,
+    }  # fmt: skip
+
+
+def test_start_up_calls_that_the_machine_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(check.START_UP, "none", ((("ipc", "socketcall"), True),))
+    assert check.findings(made([], default=KILL), "none") == []
 
 
 def test_some_names() -> None:
@@ -180,3 +198,61 @@ def test_the_other_instructions_of_a_filter() -> None:
     assert [masked.answer(struct.pack("I", value)) for value in (0x35, 0x3F, 0x30, 0x45)] == [1, 1, 1, 2]
     jump = program((0x05, 0, 0, 1), (RETURN, 0, 0, 1), (RETURN, 0, 0, 2))
     assert jump.answer(bytes(64)) == 2
+
+
+# -- calls by name and number ----------------------------------------------------------------------
+
+
+def test_the_table_of_each_architecture() -> None:
+    wanted = ["read", "openat2", "clone3"]
+    found = {arch: arch.table() for arch in calls.all_arches().values()}
+    assert {
+        arch.name for arch, table in found.items() if [table[arch.number(name)] for name in wanted] != wanted
+    } == set()
+    assert {arch.name for arch, table in found.items() if not all(table.values())} == set()
+    assert {arch.name for arch, table in found.items() if min(table) < arch.number("read") // 1000 * 1000} == set()
+
+
+def test_the_number_of_names_in_memory_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls, "_LAST", 2)
+    one = calls.native()
+    assert [one.name_of(number) for number in range(100_000, 100_020)] == [""] * 20
+    assert len(one._names) == 8
+
+
+def test_only_x86_64_has_x32() -> None:
+    known = calls.all_arches().values()
+    found = [calls.arch_of(known, audit, calls.X32_BIT) for audit in (0xC000003E, 0x40000003)]
+    assert [arch and arch.name for arch in found] == ["SCMP_ARCH_X32", "SCMP_ARCH_X86"]
+
+
+WIDE_RULE = rule("kcmp", args=[ONE | {"index": index, "op": "SCMP_CMP_GT"} for index in range(6)])
+
+
+@pytest.mark.parametrize(
+    ("rules", "most", "limit"),
+    [([WIDE_RULE, *[rule("kcmp", args=[ONE])] * more], most, limit)
+     for more, most, limit in ((0, 1, 2), (0, 9, 9), (0, 4096, 64), (1, 1, 2), (1, 9, 4), (1, 4096, 64))],
+)  # fmt: skip
+def test_the_number_of_evaluations_is_limited(
+    monkeypatch: pytest.MonkeyPatch, rules: list[dict[str, Any]], most: int, limit: int
+) -> None:
+    """Rules that cover all arguments, so that no evaluation ends the search."""
+    asked: list[object] = []
+
+    def met(rule: object, args: object) -> bool:
+        asked.append(args)
+        return True
+
+    filter = made(rules)
+    monkeypatch.setattr(outcomes, "_OF_A_CALL", most)
+    monkeypatch.setattr(profile, "met", met)
+    call = outcomes.Call(filter, filter.native, filter.native.number("kcmp"))
+    assert call.other() is None and len(asked) == len(list(call.meeting(0))) == limit
+
+
+def test_a_rule_that_overrides_all_rules_with_conditions() -> None:
+    either = [ONE, ONE | {"op": "SCMP_CMP_NE"}]  # together they cover every argument
+    filter = made([rule("kcmp", args=either), rule("kcmp", action=KILL)])
+    found = outcomes.outcomes(filter, filter.native, filter.native.number("kcmp"))
+    assert [(one.verdict.pointer, one.when) for one in found] == [("/linux/seccomp/syscalls/1", "")]

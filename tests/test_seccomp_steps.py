@@ -5,6 +5,7 @@ golden/seccomp_steps.txt has the tables.
 from __future__ import annotations
 
 import errno
+import json
 import signal
 from collections.abc import Callable
 from select import POLLHUP, POLLIN
@@ -17,11 +18,11 @@ pytest.importorskip("pyrunc._shim", reason="the extension is not built")
 
 import spies
 import transcript
-from pyrunc.errors import PyruncError, StateError
+from pyrunc.errors import ConfigError, Problem, PyruncError, StateError
 from pyrunc.launch import run as launch_run
 from pyrunc.seccomp_tools import calls, contained, explain, outcomes, profile, record, trace
 from pyrunc.seccomp_tools.profile import Verdict
-from spies import Answers, alone
+from spies import Answers, By, alone
 from test_session_steps import Row
 from test_steps import Tables, World, calls_of, failed, rows
 
@@ -77,7 +78,9 @@ class Arch(SimpleNamespace):
         return {0: "read", 41: "socket", 59: "execve", 157: "prctl", 322: "execveat"}.get(number, "")
 
     def names_of(self, number: int, part: int) -> tuple[str, ...]:
-        return ("socketcall", "bind") if part else (self.name_of(number),) if self.name_of(number) else ()
+        if part and number > 100:
+            return "socketcall", "bind"
+        return (self.name_of(number),) if self.name_of(number) else ()
 
     def number(self, name: str) -> int:
         return {"read": 0, "execve": 59}.get(name, calls.UNKNOWN if name != "elsewhere" else -101)
@@ -227,12 +230,14 @@ def recorder(name: str, *args: Any) -> Callable[[World], Any]:
         given = [w.spy("log") if arg == "@log" else arg for arg in args]
         made = w.extra.get("calls")
         found = [getattr(one, name)(*given, *more) for more in ([(one,) for one in made] if made else [()])]
-        return found, one.counts, one.names, sorted(one.nameless)[:3], len(one.nameless)
+        told = [json.dumps(item) if isinstance(item, dict) else item for item in found]
+        return told, one.counts, one.names, sorted(one.nameless)[:3], len(one.nameless)
 
     return call
 
 
-COUNTS = {("SCMP_ARCH_X86", "write"): 2, ("SCMP_ARCH_X86_64", "mmap"): 5, ("SCMP_ARCH_X86_64", "brk"): 1}
+COUNTS = {("SCMP_ARCH_ARM", "open"): 3, ("SCMP_ARCH_X86", "write"): 2, ("SCMP_ARCH_X86_64", "mmap"): 5,
+          ("SCMP_ARCH_X86_64", "brk"): 1}  # fmt: skip
 RECORDER: dict[str, Row] = {
     "seen": (recorder("seen"), [
         {"WITH": {"calls": made, "nameless": nameless}, "calls.arch_of": arch}
@@ -301,7 +306,7 @@ def summary(by: dict[str, list[str]], conditional: list[str]) -> Any:
     return SimpleNamespace(arch=NATIVE, by_action=by, conditional=conditional)
 
 
-LINES = ("arch=c000003e syscall=41", "type=SECCOMP arch=40000003 syscall=5 a0=1 a1=f a2=0 a3=3", "syscall=x",
+LINES = ("arch=c000003e syscall=41", "type=SECCOMP arch=40000003 syscall=5 a0=1 a1=1f a2=0 a3=3", "syscall=x",
     "syscall=41 a0=1", "syscall=ff arch=1", "arch=zz syscall=7 a0=1 a1=2 a2=3 a3=4", "arch=c000003e syscall=4294967296",
     "arch=100000000 syscall=1", "arch=c000003e syscall=4294967295",
         "arch=ffffffff syscall=1 a0=0 a1=0 a2=0 a3=0")  # fmt: skip
@@ -369,7 +374,11 @@ def a_call(w: World) -> Any:
 
 
 CONDITIONS: Any = [{"index": 0, "value": value, "op": op, **({"valueTwo": 2} if op.endswith("MASKED_EQ") else {})}
-              for op in profile._SIGNS | {"SCMP_CMP_MASKED_EQ": ""} for value in (0, 6, 4096)]  # fmt: skip
+              for op in profile._SIGNS | {"SCMP_CMP_MASKED_EQ": ""} for value in (0, 6, 4096)] + [
+    {"index": 0, "value": 6, "op": "SCMP_CMP_MASKED_EQ"},
+    {"index": 0, "value": 0xF0, "valueTwo": 0x30, "op": "SCMP_CMP_MASKED_EQ"},
+]  # fmt: skip
+EQUAL = [{"index": 0, "value": value, "op": "SCMP_CMP_EQ"} for value in (10, 20, 30)]
 OUTCOMES: dict[str, Row] = {
     "call": (a_call, [
         {"WITH": {"naming": naming, "arch": arch}}
@@ -380,7 +389,8 @@ OUTCOMES: dict[str, Row] = {
             [PASSED])]),
     "interesting": (lambda w: [outcomes.interesting(w.extra["conditions"], mask) for mask in ((1 << 64) - 1, (1 << 32)
         - 1)], [{"WITH": {"conditions": conditions}} for conditions in ([], *([one] for one in CONDITIONS),
-            CONDITIONS)]),
+            CONDITIONS, [*EQUAL, {"index": 0, "value": (1 << 64) - 1, "op": "SCMP_CMP_LT"}],
+            [*EQUAL, {"index": 0, "value": 31, "op": "SCMP_CMP_NE"}])]),
 }  # fmt: skip
 
 # -- profiles --------------------------------------------------------------------------------------
@@ -388,8 +398,9 @@ OUTCOMES: dict[str, Row] = {
 
 def decided(w: World) -> Any:
     """decide() with a filter that answers."""
+    w.answers["seccomp.encode_action"] = By({"SCMP_ACT_ALLOW": 0x7FFF0000, "SCMP_ACT_LOG": 0x7FFC0000})
     one = w.made(profile.Filter, "decide pointer naming action", base=w.extra.get("base", "/b"), rules=RULES, arches=[],
-                 default=0x00050001, _naming={"a": [1, 2], "read": [0], "b": [3]})  # fmt: skip
+                 default=0x00050001, _naming={"a": [1, 2], "read": [3, 1, 2], "b": [0]})  # fmt: skip
     found = one.decide(0xC000003E, w.extra["number"], w.extra["args"])
     return found.as_json(), found.passes, found.text
 
@@ -408,8 +419,22 @@ PROFILE: dict[str, Row] = {
             (0, (5, 0, 0, 0, 0, 0), "/b", 0x7FFF0000, NATIVE), (0, (5, 0, 0, 0, 0, 0), "/b", 0x50001, NATIVE),
             (0, (5, 0, 0, 0, 0, 0), "/b", 0x50026, NATIVE), (0, (5, 0, 0, 0, 0, 0), "", 0x50026, NATIVE),
             (0, (5, 0, 0, 0, 0, 0), "/b", 0x50002, NATIVE), (0, (5, 0, 0, 0, 0, 0), "", 0x50002, NATIVE),
-            (0, (5, 0, 0, 0, 0, 0), "/b", 0x50001, None), (999, (5, 0, 0, 0, 0, 0), "/b", 0x7FFF0000, NATIVE))
+            (0, (5, 0, 0, 0, 0, 0), "/b", 0x50001, None), (999, (5, 0, 0, 0, 0, 0), "/b", 0x7FFF0000, NATIVE),
+            (0, (4, 0, 0, 0, 0, 0), "/b", 0x7FFF0000, NATIVE), (0, (1, 9, 2, 0, 0, 0), "/b", 0x7FFC0000, NATIVE),
+            (0, (4, 0, 0, 0, 0, 0), "/b", 0x7FFC0000, NATIVE), (102, (2, 0, 0, 0, 0, 0), "/b", 0x7FFF0000, NATIVE))
     ]),
+    "filter": (lambda w: spies.state_of(profile.Filter(w.extra["profile"], w.extra["base"], "source")), [
+        {"WITH": {"profile": document, "base": base}, "calls.all_arches": {"A": "a", "N": "n", "B": "b"},
+         "calls.native": Arch(name="N"), "seccomp.compile_filter": compiled}
+        for document, base, compiled in (
+            ({"defaultAction": "D"}, "", (bytes(8), 0, 0)),
+            ({"defaultAction": "D", "defaultErrnoRet": 5, "architectures": ["B", "N"], "syscalls": [
+                {"names": ["x", "y", "x"]}, {"names": ["y"]}]}, "/b", (bytes(16), 0, 0)),
+            ({"defaultAction": "D"}, "/b", ConfigError([Problem("/linux/seccomp/syscalls/1", "wrong", "x")], "s")),
+            ({"defaultAction": "D"}, "", ConfigError([Problem("/linux/seccomp", "wrong", "x")], "s")))
+    ]),
+    "answer": (lambda w: w.made(profile.Filter, "answer", program=w.spy("program")).answer(0xC000003E, -3, (
+        1, 2, 3, 4, 5, 1 << 63)), [{}]),
     "met": (lambda w: [profile.met(rule, args) for rule in RULES for args in (
         (5, 9, 2, 0), (1, 8, 2, 0), (9, 9, 3, 0), (8, 0, 0, 0))], [{}]),
     "holds": (lambda w: [[profile.holds(one, value) for value in (0, 2, 5, 6, 7, 4095, 4096, 4097)]
@@ -458,7 +483,10 @@ CONTAINED: dict[str, Any] = {
     "poller.poll": [], "seccomp.take_listener": 70, "listener": 7, "libseccomp.knows_flag": True, "filter_flags": 4,
 }  # fmt: skip
 NOTHING = failed(errno.ENOENT)
+OPTIONS: Any = SimpleNamespace(id="c1", log=None)
 TRACED: dict[str, Row] = {
+    "init": (lambda w: (lambda one: (one.opts.id, one.control, one.args, one.flags))(contained.TracedRun(OPTIONS, 5,
+        ["sh"])), [{"libseccomp.knows_flag": known} for known in (True, False)]),
     "profile": (lambda w: contained.profile(), [{}]),
     "read_config": (traced("read_config", "/c"), [
         {"super().read_config": (found, b""), "WITH": {"args": args}}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import posix
 
 import pytest
 
 pytest.importorskip("pyrunc._shim", reason="the extension is not built")
 
+from pyrunc.errors import show
 from pyrunc.seccomp_tools import calls, decode
 
 NATIVE = calls.native()
@@ -67,3 +69,62 @@ def test_every_table_of_arguments() -> None:
         name for arch in calls.all_arches().values() for number in range(500) if (name := arch.name_of(number))
     }
     assert set(decode._KINDS) <= known
+
+
+# -- strings ---------------------------------------------------------------------------------------
+
+
+class Process:
+    """The memory of a process whose text begins at an address; ``most`` bytes are read at once."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, text: bytes, start: int, most: int = 1 << 20) -> None:
+        self.calls: list[tuple[object, ...]] = []
+
+        def pread(fd: int, size: int, address: int) -> bytes:
+            self.calls.append((fd, size, address))
+            return text[address - start :][: min(size, most)]
+
+        def opened(path: str, flags: int) -> int:
+            self.calls.append((path, flags == os.O_RDONLY | os.O_CLOEXEC))
+            return 0
+
+        monkeypatch.setattr(posix, "open", opened)
+        monkeypatch.setattr(posix, "pread", pread)
+        monkeypatch.setattr(posix, "close", lambda fd: self.calls.append(("close", fd)))
+
+
+LIMIT = b"x" * 1000
+
+
+@pytest.mark.parametrize(
+    ("text", "start", "most", "found", "reads"),
+    [
+        (b"abc\0def", 0x1000, 99, '"abc"', [(0, 256, 0x1000)]),
+        (b"\0", 0x1000, 99, '""', [(0, 256, 0x1000)]),
+        (b"a\xff\0", 0x1000, 99, '"a\\\\xff"', [(0, 256, 0x1000)]),
+        (b"a" * 20 + b"\0", 0x1FF0, 99, f'"{"a" * 20}"', [(0, 16, 0x1FF0), (0, 256 - 16, 0x2000)]),
+        (LIMIT, 0x1000, 256, f"{show('x' * 256)}...", [(0, 256, 0x1000)]),
+        (LIMIT, 0x1000, 200, f"{show('x' * 256)}...", [(0, 256, 0x1000), (0, 56, 0x1000 + 200)]),
+        (b"ab", 0x1000, 99, '"ab"...', [(0, 256, 0x1000), (0, 254, 0x1002)]),
+    ],
+)
+def test_a_string_in_memory(
+    monkeypatch: pytest.MonkeyPatch, text: bytes, start: int, most: int, found: str, reads: list[tuple[int, int, int]]
+) -> None:
+    process = Process(monkeypatch, text, start, most)
+    assert decode.words("symlink", (start, start, 0, 0, 0, 0), 64, 41) == f"symlink({found}, {found})"
+    assert process.calls == [("/proc/41/mem", True), *reads, *reads, ("close", 0)]
+
+
+def test_memory_is_closed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    process = Process(monkeypatch, b"", 0)
+    memory = decode.Memory(41)
+    memory.close()
+    assert memory.string(0) == '""...'
+    memory.close()
+    memory.close()
+    assert process.calls == [("/proc/41/mem", True), (0, 256, 0), ("close", 0)]
+    monkeypatch.setattr(decode, "_argument", lambda *args: args[3].string(0) and 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        decode.words("chdir", (1, 0, 0, 0, 0, 0), 64, 41)
+    assert process.calls[-1] == ("close", 0)
