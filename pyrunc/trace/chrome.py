@@ -59,7 +59,7 @@ def micro(ns: int) -> str:
 
 def clean(value: object) -> object:
     """Bytes of a path that are not UTF-8 are lone surrogates, which other JSON readers reject."""
-    if type(value) is str and not value.isascii():
+    if type(value) is str:
         return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     if type(value) is list:
         return [clean(item) for item in value]

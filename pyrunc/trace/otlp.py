@@ -92,7 +92,7 @@ def parse(text: str) -> tuple[str, str]:
     """The trace and the parent in TRACEPARENT; ("", "") if it is invalid, as Trace Context
     requires."""
     parts = text.split("-")
-    if len(parts) < 4 or [len(part) for part in parts[:4]] != [2, 32, 16, 2] or (parts[0] == "00" and len(parts) > 4):
+    if [len(part) for part in parts[:4]] != [2, 32, 16, 2] or (parts[0] == "00" and len(parts) > 4):
         return "", ""
     version, trace, parent, _ = parts[:4]
     if version == "ff" or not _HEX.issuperset("".join(parts[:4])) or not trace.strip("0") or not parent.strip("0"):

@@ -182,7 +182,7 @@ def replace(module: str, path: str, make: Callable[[Call], object]) -> None:
 
 def timed(recorder: Recorder, call: Call, kind: str, title: str, details: Details | None) -> Call:
     """Wrap a function in a span."""
-    plain = title.rstrip("=")
+    plain = title.removesuffix("=")
 
     def wrapper(*args: object, **kwargs: object) -> object:
         span = recorder.enter(plain, kind)

@@ -184,31 +184,26 @@ def commands(spans: list[Span], names: dict[int, str]) -> list[Command]:
     for pid, own in of_process.items():
         # Several processes may have had the same pid, one after another.
         own.sort(key=lambda span: (span.begin, -span.length, span.kind != "command"))
-        members: list[Span] = []
-        current: Command | None = None
+        groups: list[tuple[Command, list[Span]]] = []
         for span in own:
             if span.kind == "command":
-                fill(current, members)
-                current, members = Command(span, True), []
-                found.append(current)
-            elif current is None or span.begin > current.whole.end + _SLACK:
-                fill(current, members)
+                groups.append((Command(span, True), []))
+            elif not groups or span.begin > groups[-1][0].whole.end + _SLACK:
                 # The command's own span comes last, at its end.
-                whole = Span(names.get(pid, f"process {pid}").removeprefix("pyrunc "), "command", span.begin, 0.0)
+                name = names.get(pid, f"process {pid}").removeprefix("pyrunc ")
+                whole = Span(name, "command", span.begin, max(one.end for one in own) - span.begin)
                 whole.pid = pid
-                whole.length = max(one.end for one in own) - span.begin
-                current, members = Command(whole, False), [span]
-                found.append(current)
+                groups.append((Command(whole, False), [span]))
             else:
-                members.append(span)
-        fill(current, members)
+                groups[-1][1].append(span)
+        for command, members in groups:
+            fill(command, members)
+            found.append(command)
     return sorted(found, key=lambda command: command.whole.begin)
 
 
-def fill(command: Command | None, members: list[Span]) -> None:
+def fill(command: Command, members: list[Span]) -> None:
     """Sort the spans of a command into lanes."""
-    if command is None:
-        return
     for lane, runtime_s in ((RUNTIME_LANE, True), (INIT_LANE, False)):
         own = [span for span in members if (span.tid == span.pid) == runtime_s]
         if own:

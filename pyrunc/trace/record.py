@@ -57,7 +57,7 @@ class Span:
     def __init__(self, number: int, parent: int, name: str, kind: str, begin: int) -> None:
         self.number, self.parent = number, parent  # parent 0: none
         self.name, self.kind = name, kind
-        self.begin, self.end = begin, 0
+        self.begin = self.end = begin
         self.args: dict[str, object] = {}
         self.lane = RUNTIME
         self.step = -1  # number of the plan's step
@@ -176,7 +176,7 @@ class Recorder:
         if begin and not end and row.index == (self.failed if self.failed >= 0 else self.steps_end()):
             end = self.heard
         if section is None or (name != "HOOK" and _SECTIONS[place] > _SECTIONS[section.name]):
-            place = "RUN" if section is None and name == "HOOK" and self.verb == "start" else place
+            place = "RUN" if name == "HOOK" and self.verb == "start" else place
             section = self.step_span(place, "phase", begin or before, self.root.number)
         span = self.step_span(f"{name} {row.about}" if row.about else name, "step", begin or before, section.number)
         span.step, span.end = row.index, max(end, span.begin)
@@ -197,7 +197,7 @@ class Recorder:
         """A span in init's lane."""
         self.count += 1
         span = Span(self.count, parent, brief(name, TEXT), kind, begin)
-        span.lane, span.end = INIT, begin
+        span.lane = INIT
         self.spans.append(span)
         return span
 

@@ -48,7 +48,7 @@ class Target:
         self.where, self.path = where, path
         self.begun = False  # for non-regular files: the head has been written
         self.broken = False
-        self.fd, self.regular = -1, False
+        self.fd = -1
         try:
             self.fd, self.regular = self.open()
             if self.regular and not self.ours_now():
@@ -162,7 +162,7 @@ class Target:
 
     def close(self) -> str:
         """Close the file; returns an error message, or ""."""
-        if not self.regular and self.begun and not self.broken and self.tail:
+        if self.begun and not self.regular and not self.broken and self.tail:
             try:
                 fs.write_all(self.fd, self.tail)
             except OSError as error:
