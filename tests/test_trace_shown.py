@@ -79,6 +79,8 @@ def test_documents_of_every_form() -> None:
     texts = [
         b"", b"{", b"{}", b"[]", b"5", b"null", b"\xff", b'"\\ud800"', b'{"traceEvents":5}', b'{"traceEvents":{}}',
         b"[1]",
+        b'[{"ph":"M","name":"thread_name","pid":8,"args":{"name":"n"}}]',
+        b'[{"ph":"X","name":"process_name","ts":1,"dur":1,"pid":9,"tid":9,"args":{"name":"n"}}]',
         b'[{"ph":"X"}]', b'{"traceEvents":[]}x', b'[{"args":5}]', b"[[]]", b'{"resourceSpans":[]}', b'{"resourceSpans"',
     ]  # fmt: skip
     kept("documents", (outcome(shown_events, text) for text in texts))
@@ -136,6 +138,9 @@ SETS: dict[str, list[Any]] = {
     "overlap within the slack": [whole(10, 50), span("a", 12, 5), span("b", 16, 5), span("c", 15.9, 5),
                                  span("d", 16.5, 1)],
     "same begin": [whole(10, 50), span("short", 10, 5), span("long", 10, 40), span("whole", 10, 50)],
+    "exactly the slack": [whole(10, 50), span("a", 12, 5), span("b", 16.5, 1)],
+    "as long as the command": [span("a", 10, 50), whole(10, 50)],
+    "fractions": [whole(10.1234567, 50.1234567), span("a", 12.1234567, 5.1234567)],
     "never ended": [span("a", 12, 5), span("b", 30, 1), span("c", 13, 1)],
     "two, one pid": [whole(10, 50), span("a", 12, 5), whole(100, 20), span("b", 105, 5)],
     "at the end": [whole(10, 50), span("a", 60, 5), span("b", 61, 5), span("c", 61.5, 5), span("d", 62, 1)],
@@ -172,6 +177,7 @@ def test_commands_of_every_form(name: str) -> None:
 # -- drawing ---------------------------------------------------------------------------------------
 
 MANY: dict[str, Any] = {f"k{number}": number for number in range(30)}
+LONG_VALUES: dict[str, Any] = {f"k{number}": "v" * 100 for number in range(20)}
 PICTURES: dict[str, list[Any]] = {
     **{name: SETS[name] for name in ("one", "side by side", "two pids", "only init", "empty lengths", "deep",
                                     "never ended")},
@@ -180,6 +186,12 @@ PICTURES: dict[str, list[Any]] = {
     "one small": [whole(0, 1000), span("first", 1, 9.9), span("large", 11, 10), span("small", 30, 1), span(" ", 32, 1)],
     "small hooks": [whole(0, 1000), span("s", 1, 3), span("h", 1.5, 1, kind="hook", exit=0), span("t", 5, 1),
                     span("u", 6, 1, error="e"), span("v", 7, 1), span("w", 8, 1, signal=9), span("x", 9, 1, exit=1)],
+    "small hooks in a row": [whole(500, 1000), span("g", 501, 1, kind="hook", exit=0), span("h", 503, 1, kind="hook")],
+    "small ones of several kinds": [whole(500, 1000), span("g", 501, 1, kind="step"), span("h", 503, 1, kind="wait")],
+    "tiny": [whole(0, 100), span("a", 1, 0.5), span("b", 2, 0.25)],
+    "no length": [whole(10, 0), span("a", 10.5, 0)],
+    "at the end": [whole(100, 50), span("a", 149.99, 1), span("n" * 44, 110, 5), span("o" * 45, 120, 5),
+                   span("many", 130, 9, **LONG_VALUES)],
     "inside small": [whole(0, 10000), span("s", 1, 50), span("t", 2, 40), span("h", 3, 30, kind="hook", signal=9),
                      span("u", 60, 50), span("v", 61, 40), span("w", 200, 50), span("x", 201, 40), span("y", 202, 30),
                      span("z", 203, 20, error="e"), span("plain", 300, 50), span("one", 301, 40), span("two", 302, 30)],

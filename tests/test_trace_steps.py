@@ -22,7 +22,7 @@ pytest.importorskip("pyrunc._shim", reason="the extension is not built")
 import spies
 import transcript
 from json_type import Json
-from pyrunc import handshake, state
+from pyrunc import handshake, state, trace
 from pyrunc.container import lifecycle
 from pyrunc.errors import PyruncError
 from pyrunc.plan import Plan, ops
@@ -467,7 +467,8 @@ FILES: dict[str, Any] = {
 
 def file_of(w: World, own: str) -> Any:
     """A target."""
-    kind = type("Target", (target.Target,), {"head": b"HEAD", "between": b",", "tail": b"TL"})
+    texts = {"head": b"HEAD", "between": b",", "tail": w.extra.get("tail", b"TL")}
+    kind = type("Target", (target.Target,), texts)
     return w.made(kind, own, fd=52, regular=w.extra.get("regular", True), path="/trace", where="--trace",
                   begun=w.extra.get("begun", False), broken=w.extra.get("broken", False))  # fmt: skip
 
@@ -507,6 +508,8 @@ TARGET: dict[str, Row] = {
         *({"WITH": {"size": size}} for size in (0, 1, 5, 6, 7)),
         {"WITH": {"size": 9}, "posix.pread": Answers([b"HEAX", b"TL"])},
         {"WITH": {"size": 9}, "posix.pread": Answers([b"HEAD", b"TX"])},
+        *({"WITH": {"size": size, "tail": b""}, "posix.pread": Answers([b"HEAD", end])}
+          for size, end in ((4, b""), (9, b"\n"), (9, b"x"))),
     ]),
     "write": (lambda w: after(one := file_of(w, "write"), one.write("recorder", ["span"])), [
         {"WITH": {"regular": regular, "begun": begun, "broken": broken}, "render": b"DATA"}
@@ -526,12 +529,49 @@ TARGET: dict[str, Row] = {
     "close": (lambda w: after(one := file_of(w, "close"), one.close()), [
         {"WITH": {"regular": regular, "begun": begun, "broken": broken}, "own_number": number}
         for regular in (True, False) for begun in (True, False) for broken in (True, False) for number in (-1, 0, 5)
-    ] + [{"WITH": {"regular": False, "begun": True}, "fs.write_all": failed(errno.EPIPE)}]),
+    ] + [{"WITH": {"regular": False, "begun": True}, "fs.write_all": failed(errno.EPIPE)},
+         {"WITH": {"regular": False, "begun": True, "tail": b""}}]),
     "render": (lambda w: target.Target.traceparent(file_of(w, "traceparent"), 5), [{}]),
 }  # fmt: skip
-TABLES: Tables = [("pyrunc.trace.target", TARGET, FILES, ("flock", "own_number"))]
+
+
+def run_verb(w: World) -> Any:
+    """traced() with a verb, and what the command's span has."""
+    root = SimpleNamespace(args={})
+    w.answers["record.Recorder"] = w.spy("recorder", root=root)
+    verb: Any = SimpleNamespace(__name__=f"pyrunc.verbs.{w.extra['verb']}")
+    try:
+        found = trace.traced(verb, w.spy("context", log=w.spy("log")), ["a"], w.extra["spec"], spies.noting(
+            "run_verb", w.notes, w.answers))  # fmt: skip
+    finally:
+        w.notes.append(f"args: {root.args}")
+    return found
+
+
+TRACED: dict[str, Row] = {
+    "traced": (run_verb, [
+        *({"WITH": {"verb": verb, "spec": spec}} for verb in ("create", "state") for spec in ("", "/f")),
+        *({"WITH": {"verb": "run", "spec": ""}, "run_verb": error} for error in (
+            PyruncError("p" * 500), ValueError("v"), KeyboardInterrupt())),
+        {"WITH": {"verb": "run", "spec": "/f"}, "recorder.finish": "not written"},
+        {"WITH": {"verb": "run", "spec": ""}, "recorder.finish": "not written", "run_verb": PyruncError("p")},
+        {"WITH": {"verb": "run", "spec": ""}, "target.open_target": PyruncError("no file")},
+        {"WITH": {"verb": "run", "spec": ""}, "points.install": failed(errno.EIO)},
+    ]),
+}  # fmt: skip
+RUNNING: dict[str, Any] = {
+    "run_verb": 5, "time.time_ns": 1000, "time.process_time_ns": 7, "fs.getenv": "/env", "target.open_target": "FILE",
+    "recorder.finish": "",
+}  # fmt: skip
+TABLES: Tables = [
+    ("pyrunc.trace.target", TARGET, FILES, ("flock", "own_number")), ("pyrunc.trace", TRACED, RUNNING, ()),
+]  # fmt: skip
 
 
 @rows(TABLES)
 def test_the_calls_of_a_function(module: str, name: str) -> None:
-    transcript.compare("trace_steps", f"{module.removeprefix('pyrunc.')}.{name}", calls_of(module, name, TABLES))
+    transcript.compare(
+        "trace_steps",
+        f"{module.removeprefix('pyrunc.')}.{name}",
+        calls_of(module, name, TABLES, [f"pyrunc.trace.{one}" for one in ("points", "record", "target")]),
+    )

@@ -260,3 +260,45 @@ def test_the_container_of_a_verb() -> None:
     assert made.root.name == f"kill {made.id}" and made.root.args == {"id": made.id}
     made.id = ""
     assert module.main(1, 2, []) == (1, 2, []) and made.id == ""
+
+
+def recorder() -> record.Recorder:
+    """A recorder that is ready."""
+    made = record.Recorder("create", Nowhere(), START, 0)
+    made.ready()
+    return made
+
+
+def test_the_command_stays_in_a_long_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps have a limit of their own."""
+    monkeypatch.setattr(record, "MOST", 4)
+    made = recorder()
+    outer = made.enter("outer", "phase")
+    made.enter("inner", "phase")
+    made.enter("innermost", "phase")
+    made.leave(outer)
+    assert [one.name for one in made.spans] == ["start up", "open the trace", "outer"] and made.dropped == 2
+    made.times(stamps(0, START + 1000))
+    made.steps = record.of_plan(everything())
+    made.flush()
+    made.leave(made.root)
+    assert [one.name for one in made.spans] == ["create"]
+
+
+def test_times_without_a_plan() -> None:
+    made = recorder()
+    made.times(stamps(0, START + 1000))
+    made.keep_steps()
+    assert [one.name for one in made.spans] == ["start up", "open the trace"] and not made.told
+
+
+def test_a_hook_belongs_to_the_section_before_it() -> None:
+    made, plan = recorder(), Plan()
+    plan.oom_score("/process/oomScoreAdj", value=5)
+    plan.hook("/hooks/createRuntime/0", path="/bin/h", args=["h"], env=[])
+    plan.hostname("/hostname", name="host")
+    made.times(stamps(0, START + 1000))
+    made.steps = record.of_plan(plan)
+    made.keep_steps()
+    found = [one.name for one in made.spans if one.kind in ("phase", "step")]
+    assert found == ["start up", "open the trace", "ENTER", "OOM_SCORE", "HOOK /bin/h", "FINISH", "HOSTNAME host"]
