@@ -98,7 +98,7 @@ class Program:
     def _send(self, stream: BinaryIO) -> bool:
         """Write what the pipe accepts; returns whether that was everything."""
         try:
-            self._unsent = self._unsent[os.write(stream.fileno(), self._unsent[:_CHUNK]) :]
+            self._unsent = self._unsent[os.write(stream.fileno(), self._unsent) :]
         except BlockingIOError:
             pass
         except OSError:  # EPIPE: the reader is gone
