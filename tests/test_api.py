@@ -54,6 +54,9 @@ def test_every_name_is_there() -> None:
     for name in ("nothing", "Nothing", "Any"):
         with pytest.raises(AttributeError, match=f"no attribute '{name}'"):
             getattr(pyrunc, name)
+    for name in ("nothing", "AsyncNothing"):
+        with pytest.raises(AttributeError, match=f"module 'pyrunc.api' has no attribute '{name}'"):
+            getattr(api, name)
 
 
 def run(code: str) -> str:

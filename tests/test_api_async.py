@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import gc
 import os
 import threading
 from collections.abc import Awaitable, Callable
@@ -13,6 +15,7 @@ import pytest
 
 pytest.importorskip("pyrunc._shim", reason="the extension is not built")
 
+from pyrunc import fs
 from pyrunc.api import aio, stdio
 from pyrunc.errors import UsageError
 
@@ -92,6 +95,28 @@ def test_a_cancelled_call_is_finished_and_undone(
     assert done == [False] * times and slow.undone == undone
 
 
+def test_an_undo_that_fails_is_not_reported() -> None:
+    slow, reports = Slow(), []
+
+    def undo(result: object) -> None:
+        raise ValueError("undo")
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda loop, context: reports.append(context))
+        task = asyncio.create_task(aio._finished(slow, undo))
+        while not slow.begun.is_set():
+            await asyncio.sleep(0.001)
+        task.cancel()
+        await asyncio.sleep(0.01)
+        slow.allowed.set()
+        await asyncio.wait([task])
+        gc.collect()
+
+    timed(main)
+    assert reports == []
+
+
 # -- pipes -----------------------------------------------------------------------------------------
 
 
@@ -119,6 +144,22 @@ def test_waiting_for_a_descriptor() -> None:
     assert timed(lambda: main(True)) == [False, True, True]
     assert timed(lambda: main(False)) == [False, False, True]
     assert os.read(reader, 5) == b"x"
+    os.close(reader)
+    os.close(writer)
+
+
+def test_waiting_for_a_descriptor_twice() -> None:
+    reader, writer = os.pipe()
+    os.write(writer, b"x")
+    done: list[int] = []
+
+    async def main() -> None:
+        for number in range(2):
+            await aio._readable(reader)
+            done.append(number)
+
+    timed(main)
+    assert done == [0, 1]
     os.close(reader)
     os.close(writer)
 
@@ -155,6 +196,34 @@ def test_all_of_a_pipe_is_read_and_written(size: int) -> None:
     assert timed(main) == (b"d" * size, True, True)
 
 
+def test_a_pipe_that_is_full() -> None:
+    async def main() -> tuple[bool, int]:
+        source, target = pipe()
+        task = asyncio.create_task(aio._write(target, b"d" * 300_000))
+        await asyncio.sleep(0.02)
+        early = task.done()
+        got = await aio._read(source)
+        await task
+        return early, len(got)
+
+    assert timed(main) == (False, 300_000)
+
+
+def test_reading_that_is_cancelled() -> None:
+    async def main() -> tuple[bool, bool]:
+        source, target = pipe()
+        task = asyncio.create_task(aio._read(source))
+        await asyncio.sleep(0.02)
+        before = source.closed
+        task.cancel()
+        await asyncio.wait([task])
+        await asyncio.sleep(0)
+        target.close()
+        return before, source.closed
+
+    assert timed(main) == (False, True)
+
+
 def test_pipes_that_are_not_there() -> None:
     async def main() -> list[object]:
         source, target = pipe()
@@ -179,7 +248,7 @@ def test_where_streams_lead(tmp_path: Path) -> None:
         made = stdio.Stdio(stdio.PIPE, file, stdio.STDOUT)
         targets = [os.readlink(f"/proc/self/fd/{fd}") for fd in made.theirs]
         assert targets[1:] == [str(path)] * 2 and os.readlink(f"/proc/self/fd/{made.ours[0]}") == targets[0]
-        assert made.ours[1:] == [-1, -1] and min(made.theirs) >= 3
+        assert made.ours[1:] == [-1, -1] and min(made.theirs) >= 3 and made.pumps == []
         assert not any(os.get_inheritable(fd) for fd in (*made.theirs, made.ours[0]))
         os.write(made.ours[0], b"in")
         assert os.read(made.theirs[0], 9) == b"in"
@@ -235,3 +304,26 @@ def test_the_owner_of_the_pipes(monkeypatch: pytest.MonkeyPatch) -> None:
     made.own(5, 6)
     assert asked == [(made.ours[0], 5, 6), (made.ours[2], 5, 6)]
     made.close()
+
+
+def test_a_descriptor_of_the_calling_program() -> None:
+    made = stdio.Stdio(0, stdio.DEVNULL, stdio.DEVNULL)
+    assert os.path.sameopenfile(made.theirs[0], 0) and made.theirs[0] >= 3
+    made.close()
+
+
+def test_streams_while_a_standard_stream_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is opened then gets its number."""
+    asked: list[tuple[object, ...]] = []
+    closed: list[int] = []
+
+    def duplicate(*args: object) -> int:
+        asked.append(args)
+        return 70
+
+    monkeypatch.setattr(fcntl, "fcntl", duplicate)
+    monkeypatch.setattr(fs, "close", closed.append)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", lambda path, flags: 0)
+        made = stdio.Stdio(stdio.DEVNULL, stdio.DEVNULL, stdio.DEVNULL)
+    assert made.theirs == [70] * 3 and asked == [(0, fcntl.F_DUPFD_CLOEXEC, 3)] * 3 and closed == [0] * 3

@@ -16,8 +16,8 @@ import pytest
 pytest.importorskip("pyrunc._shim", reason="the extension is not built")
 
 import pyrunc
-from pyrunc import procfs
-from pyrunc.api import children, library, programs, stdio
+from pyrunc import host, procfs
+from pyrunc.api import children, documents, library, programs, stdio
 from pyrunc.errors import PyruncError, SysError, UsageError
 from test_api import PIPES, spawned
 
@@ -366,3 +366,59 @@ def test_writing_what_fits() -> None:
         os.close(reader)
         one._unsent = memoryview(b"x")
         assert one._send(stream) is True  # nobody reads it
+
+
+def test_a_child_is_not_reaped_when_the_program_exits() -> None:
+    """At exit, other code may already have been unloaded."""
+    reader, writer = os.pipe()
+    child = children.Child(4_000_000, reader)
+    assert not child._close.atexit
+    child.ended = True
+    child.close()
+    assert child.fd == -1 and not child._close.alive
+    os.close(writer)
+
+
+# -- plans, problems, lists ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("pointer", "found"),
+    [
+        ("/mounts", ["/mounts/0", "/mounts/0/options/1", "/mounts/01"]),
+        ("/mounts/", ["/mounts/0", "/mounts/0/options/1", "/mounts/01"]),
+        ("/mounts/0", ["/mounts/0", "/mounts/0/options/1"]),
+        ("/annotations/aX", ["/annotations/aX/b"]),
+        ("/annotations", ["/annotations/aX/b"]),
+        ("/mount", []),
+        ("/", ["/mounts/0", "/mounts/0/options/1", "/mounts/01", "/annotations/aX/b"]),
+    ],
+)
+def test_steps_of_a_field(pointer: str, found: list[str]) -> None:
+    pointers = ("(default)", "/mounts/0", "/mounts/0/options/1", "/mounts/01", "/annotations/aX/b")
+    steps = tuple(documents.Step(0, "SETUP", "MOUNT", {}, (), one) for one in pointers)
+    unused: Any = None
+    assert [step.pointer for step in documents.Plan(steps, "", (), unused, unused).of(pointer)] == found
+
+
+def test_an_error_of_the_kernel_while_validating(monkeypatch: pytest.MonkeyPatch) -> None:
+    def snapshot() -> None:
+        raise OSError(5, "Input/output error", "/proc/cpuinfo")
+
+    monkeypatch.setattr(host, "snapshot", snapshot)
+    with pytest.raises(SysError, match="/proc/cpuinfo"):
+        pyrunc.validate({"ociVersion": "1.0.0", "root": {"path": "/r"}}, on_this_host=True)
+
+
+def test_the_containers_of_a_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Listing:
+        def __init__(self, *names: str) -> None:
+            self.names = names or ("default",)
+
+        def list(self) -> list[str]:
+            return [*self.names]
+
+    monkeypatch.setattr("pyrunc.api.runtime.Runtime", Listing)
+    given: Any = Listing("a", "b")
+    found: list[Any] = [pyrunc.Container.list(given), pyrunc.Container.list()]
+    assert found == [["a", "b"], ["default"]]

@@ -17,6 +17,7 @@ pytest.importorskip("pyrunc._shim", reason="the extension is not built")
 
 import spies
 import transcript
+from pyrunc import state
 from pyrunc.api import aio, children, container, library, programs
 from pyrunc.errors import PyruncError, StateError, SysError, UsageError
 from pyrunc.launch import create, session
@@ -121,6 +122,8 @@ METHODS: dict[str, Row] = {
     "watched": (of_container("_watched"), [
         {"WITH": {"child": True}}, {"DATA": {"starttime": 7}}, {}, {"children.known": "CHILD"},
     ]),
+    "pid": (of_container("pid"), [{"state": SimpleNamespace(pid=41)}]),
+    "enter": (of_container("__enter__"), [{}]),
     "exit": (of_container("__exit__", None, None, None), [{}]),
     "repr": (of_container("__repr__"), [{}]),
 }  # fmt: skip
@@ -243,10 +246,13 @@ AIO: dict[str, Row] = {
     "communicate": (asked("communicate"), [{}, {"container._watched": "CHILD"}, {"container._watched": "CHILD"} | given(
         {"input": b"x"})]),
     "events": (asked("events"), [
-        {}, given({"interval": 0}), given({"interval": -1.0}), given({"interval": 2.0}), given({}, fd=-1),
-        given({}, fd=0), {"happenings.ended": True},
+        {}, given({"interval": 0}), given({"interval": -1.0}), given({"interval": 1.0}), given({"interval": 2.0}),
+        given({}, fd=-1), given({}, fd=0), {"happenings.ended": True},
     ]),
     "exit": (asked("__aexit__", None, None, None), [{}]),
+    "enter": (asked("__aenter__"), [{}]),
+    "properties": (lambda w: [getattr(aio.AsyncProcess(w.spy("process", pid=41, returncode=5)), name) for name in (
+        "pid", "returncode")] + [repr(aio.AsyncContainer(w.spy("container")))], [{}]),
     "end of a process": (of_process("wait"), [{"process.wait": 5}]),
     "communicate with a process": (of_process("communicate", b"x"), [{}]),
     "kill of a process": (lambda w: aio.AsyncProcess(w.spy("process")).kill(), [{}]),
@@ -319,6 +325,44 @@ def used(manager: Callable[..., Any], *args: Any) -> Callable[[World], Any]:
     return call
 
 
+def held(w: World, **values: Any) -> pytest.MonkeyPatch:
+    """What the library knows of sessions and children, until it is undone."""
+    patch = pytest.MonkeyPatch()
+    for name, value in values.items():
+        patch.setattr(library, f"_{name}", value)
+    return patch
+
+
+def forked(w: World) -> Any:
+    """The child of a fork, and what it still knows."""
+    known: dict[str, Any] = {"sessions": {w.spy("job")}, "locked": {w.spy("container")}, "streams": {w.spy("stdio")},
+                             "reported": {5}}  # fmt: skip
+    patch = held(w, **known, spawning=w.spy("lock"))
+    library._forked()
+    patch.undo()
+    return known
+
+
+def gone(w: World) -> Any:
+    """The children that are known after one was reaped, and the strays of a session."""
+    one = w.made(library.Library, "stray_children")
+    known = {5, 6}
+    patch = held(w, reported=known)
+    patch.setattr(session.InitSession, "stray_children", staticmethod(lambda: [4, 5, 6]))
+    library.reaped(5)
+    found = one.stray_children()
+    patch.undo()
+    return known, found
+
+
+def closing(w: World) -> Any:
+    """open() of a store that is closed when it fails."""
+    one = w.made(library._ClosingStore, "open")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(state.Store, "open", staticmethod(spies.noting("super().open", w.notes, w.answers)))
+        return one.open("c1")
+
+
 ANY: Any = ("LOG", "STDIO")
 LIBRARY: dict[str, Any] = {"signal.getsignal": signal.SIG_DFL, "super().stray_children": [1, 2], "to_json": b"json",
     "load.parse_json": {"a": 1}, "exec_process.parse": "PARSED", "exec_process.inherit": "PROCESS", "jsontext.dumps":
@@ -345,12 +389,16 @@ SESSIONS: dict[str, Row] = {
     "streams of exec": (in_library(library.Execute, "open_stdio"), [{}]),
     "pid of exec": (in_library(library.Execute, "on_pid", SimpleNamespace(value=43)), [{}]),
     "store of exec": (in_library(library.Execute, "open_store"), [{}]),
-    "read_process": (in_library(library.Execute, "read_process", "OWN"), [{}, {"WITH": {"document": {"cwd": "/"}}}]),
+    "read_process": (in_library(library.Execute, "read_process", "OWN"), [
+        {}, {"WITH": {"document": {"cwd": "/"}}}, {"WITH": {"document": {"cwd": {1}}}}]),
+    "fork": (forked, [{}]),
+    "reaped": (gone, [{}]),
+    "open of a store": (closing, [{}, {"super().open": StateError("none")}, {"super().open": KeyboardInterrupt()}]),
     "messages": (messages, [{"WITH": {"call": call, "count": count}} for call, count in ((True, 2), (False, 101))]),
     "opened": (used(library.opened, "/root"), [
         {}, {"WITH": {"fails": failed(errno.EIO)}}, {"WITH": {"fails": StateError("no")}},
     ]),
-    "options": (lambda w: [vars(kind("c1", *ANY)) for kind in (library.Creation, library.Execution)], [{}]),
+    "options": (lambda w: [spies.state_of(kind("c1", *ANY)) for kind in (library.Creation, library.Execution)], [{}]),
     "check_options": (lambda w: library.check_options("exec", w.extra["options"], container.ExecOptions), [
         given({}), given({"cwd": 1}), given({"cwd": 1, "bad": 2}),
     ]),
