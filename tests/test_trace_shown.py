@@ -140,7 +140,7 @@ SETS: dict[str, list[Any]] = {
     "same begin": [whole(10, 50), span("short", 10, 5), span("long", 10, 40), span("whole", 10, 50)],
     "exactly the slack": [whole(10, 50), span("a", 12, 5), span("b", 16.5, 1)],
     "as long as the command": [span("a", 10, 50), whole(10, 50)],
-    "fractions": [whole(10.1234567, 50.1234567), span("a", 12.1234567, 5.1234567)],
+    "fractions": [whole(10.1234567, 50.1234567), span("a", 12.7654321, 5.1234567)],
     "never ended": [span("a", 12, 5), span("b", 30, 1), span("c", 13, 1)],
     "two, one pid": [whole(10, 50), span("a", 12, 5), whole(100, 20), span("b", 105, 5)],
     "at the end": [whole(10, 50), span("a", 60, 5), span("b", 61, 5), span("c", 61.5, 5), span("d", 62, 1)],
