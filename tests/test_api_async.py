@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import gc
+import itertools
 import os
 import threading
 from collections.abc import Awaitable, Callable
@@ -148,20 +149,23 @@ def test_waiting_for_a_descriptor() -> None:
     os.close(writer)
 
 
-def test_waiting_for_a_descriptor_twice() -> None:
-    reader, writer = os.pipe()
-    os.write(writer, b"x")
-    done: list[int] = []
+def test_waiting_for_one_descriptor_after_another() -> None:
+    """The second duplicate has the number of the first."""
+    pipes = [os.pipe() for _ in range(2)]
+    os.write(pipes[0][1], b"x")
 
-    async def main() -> None:
-        for number in range(2):
-            await aio._readable(reader)
-            done.append(number)
+    async def main() -> bool:
+        await aio._readable(pipes[0][0])
+        task = asyncio.create_task(aio._readable(pipes[1][0]))
+        await asyncio.sleep(0.02)
+        early = task.done()
+        os.write(pipes[1][1], b"x")
+        await task
+        return early
 
-    timed(main)
-    assert done == [0, 1]
-    os.close(reader)
-    os.close(writer)
+    assert timed(main) is False
+    for fd in itertools.chain(*pipes):
+        os.close(fd)
 
 
 def test_waiting_for_a_child() -> None:
@@ -326,4 +330,15 @@ def test_streams_while_a_standard_stream_is_closed(monkeypatch: pytest.MonkeyPat
     with monkeypatch.context() as patch:
         patch.setattr(os, "open", lambda path, flags: 0)
         made = stdio.Stdio(stdio.DEVNULL, stdio.DEVNULL, stdio.DEVNULL)
+        patch.setattr(os, "fchown", lambda *args: asked.append(args))
+        patch.setattr(stdio, "open", lambda *args: args, raising=False)
+        made.ours = [0, -1, -1]
+        made.own(5, 6)
+        assert asked.pop() == (0, 5, 6)
+        made.ours = [0, -1, -1]
+        taken: tuple[Any, ...] = made.take()
+        assert taken == ((0, "wb"), None, None) and made.ours == [-1, -1, -1]
     assert made.theirs == [70] * 3 and asked == [(0, fcntl.F_DUPFD_CLOEXEC, 3)] * 3 and closed == [0] * 3
+    made.theirs, made.ours = [-1, -1, -1], [-1, -1, 0]
+    made.close()
+    assert closed[-1] == 0 and made.ours == [-1, -1, -1]
