@@ -121,7 +121,7 @@ def test_a_flag_that_is_0_is_left_alone() -> None:
 
 
 def test_names_of_types_are_left_alone() -> None:
-    assert python('A = tuple[int | None, str]\nB = Literal["auto", "true"]\n') == []
+    assert python('A = tuple[int | None, str]\nB = Literal["auto", "true"]\nC = int | str | A\n') == []
     assert python("def f():\n    a = tuple[1]\n") != []
 
 

@@ -28,7 +28,7 @@ READS = {"read", "read_file", "recv", "recv_into", "recvmsg", "pread"}
 BUFFER = 256  # bytes; a smaller number is the size of a structure
 
 # A type alias, which only annotations use.
-ALIAS = re.compile(r"(tuple|list|dict|set|type|Literal|Callable|Sequence|Mapping|Iterable)\[")
+ALIAS = re.compile(r"(tuple|list|dict|set|type|Literal|Callable|Sequence|Mapping|Iterable)\[|(int|str|bytes) \|")
 
 # A comparison of a descriptor with 0 checks whether it exists. None is 0, because 0, 1 and 2 are
 # open from the start.
