@@ -152,11 +152,17 @@ def shown(value: object, depth: int = 4) -> str | None:
 def modules() -> list[str]:
     """The modules with constants, without the generated ones."""
     found = [
-        ".".join(path.relative_to(ROOT).with_suffix("").parts)
-        for path in ROOT.rglob("[!_]*.py")
+        ".".join((path.parent if path.name == "__init__.py" else path.with_suffix("")).relative_to(ROOT).parts)
+        for path in (*ROOT.rglob("[!_]*.py"), *ROOT.glob("*/__init__.py"))
         if any(name.isupper() and name != "TYPE_CHECKING" for name in constants(path))
     ]
     return sorted(set(found) - {"plan.ops", "build", "native.prototypes", "spec.types"})
+
+
+def file_of(module: str) -> Path:
+    """The file of a module or a package."""
+    place = ROOT / module.replace(".", "/")
+    return place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
 
 
 @pytest.mark.parametrize("module", modules())
@@ -164,7 +170,7 @@ def test_our_own_constants(module: str) -> None:
     """Flags of open(2) differ between machines."""
     found = vars(importlib.import_module(f"pyrunc.{module}"))
     lines = []
-    for name in dict.fromkeys(constants(ROOT / (module.replace(".", "/") + ".py"))):
+    for name in dict.fromkeys(constants(file_of(module))):
         text = shown(found.get(name))
         left_out = name in KERNEL.get(module, {}) or name.endswith(("_FLAGS", "TYPE_CHECKING")) or name == "_DIRECTORY"
         if text is not None and name.isupper() and not left_out:
