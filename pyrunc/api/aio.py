@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import builtins
 
 T = TypeVar("T")
-_LIMIT = 65536
+_BUFFER = 65536
 
 
 async def _finished(call: Callable[[], T], undo: Callable[[T], object] | None = None) -> T:
@@ -80,7 +80,7 @@ async def _read(stream: BinaryIO | None) -> bytes:
     """Read a pipe to its end. The transport closes it."""
     if stream is None or stream.closed:
         return b""
-    reader = asyncio.StreamReader(limit=_LIMIT)
+    reader = asyncio.StreamReader(limit=_BUFFER)
     transport, _ = await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(reader), stream
     )
