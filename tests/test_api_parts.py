@@ -4,6 +4,8 @@ streams and its child object."""
 from __future__ import annotations
 
 import gc
+import inspect
+import logging
 import os
 import signal
 import time
@@ -16,8 +18,9 @@ import pytest
 pytest.importorskip("pyrunc._shim", reason="the extension is not built")
 
 import pyrunc
-from pyrunc import host, procfs
-from pyrunc.api import children, documents, library, programs, stdio
+import transcript
+from pyrunc import api, host, procfs
+from pyrunc.api import aio, children, container, documents, library, programs, runtime, stdio
 from pyrunc.errors import PyruncError, SysError, UsageError
 from test_api import PIPES, spawned
 
@@ -422,3 +425,58 @@ def test_the_containers_of_a_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
     given: Any = Listing("a", "b")
     found: list[Any] = [pyrunc.Container.list(given), pyrunc.Container.list()]
     assert found == [["a", "b"], ["default"]]
+
+
+# -- the surface -----------------------------------------------------------------------------------
+
+CLASSES: list[type] = [
+    runtime.Runtime, container.Container, programs.Process, programs.Program, aio.AsyncRuntime, aio.AsyncContainer,
+    aio.AsyncProcess, documents.Problems, library.Messages,
+]  # fmt: skip
+
+
+def parameters(call: Any) -> str:
+    """The names and the defaults of a call's parameters."""
+    found = inspect.signature(call).parameters.values()
+    return ", ".join(
+        f"{one.kind.name.lower()} {one.name}" + ("" if one.default is one.empty else f"={one.default!r}")
+        for one in found
+        if one.name != "self"
+    )
+
+
+def test_names_and_defaults() -> None:
+    """A change of one is a change for callers."""
+    lines = [
+        *sorted(api.__all__),
+        f"pyrunc.plan: {parameters(api._Callable.__call__)}",
+        f"plan: {parameters(documents.plan)}",
+    ]
+    lines.append(f"validate: {parameters(documents.validate)}")
+    kind: Any
+    for kind in CLASSES:
+        calls = {name: value for name, value in sorted(vars(kind).items()) if inspect.isfunction(value)}
+        lines += [f"{kind.__name__}.{name}: {parameters(call)}" for name, call in calls.items() if name[0] != "_"]
+        lines.append(f"{kind.__name__}: {parameters(kind.__init__)}")
+    transcript.compare("api_names", "names and defaults", lines)
+
+
+def test_bases_are_initialized() -> None:
+    messages, problems = library.Messages(), documents.Problems([api.Problem("/a", "b", "c")])
+    assert not (messages.debugging or messages.to_file or messages.json)
+    assert [one.pointer for one in problems] == ["/a"] and problems.more == 0
+    one = container.Container(runtime.Runtime(), "c1")
+    assert (one.stdin, one.stdout, one.stderr) == (None, None, None)
+    assert any(isinstance(one, logging.NullHandler) for one in logging.getLogger("pyrunc").handlers)
+
+
+def test_a_fork_of_the_program() -> None:
+    library._reported.add(4_000_000)
+    try:
+        pid = os.fork()
+        if pid == 0:
+            os._exit(5 if not library._reported and library._spawning.acquire(blocking=False) else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 5
+        assert library._reported == {4_000_000} and not library._spawning.locked()
+    finally:
+        library._reported.clear()
