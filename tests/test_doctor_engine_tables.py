@@ -121,6 +121,9 @@ CONTAINERD: dict[str, tuple[dict[str, str], str]] = {
     "a huge file": ({TOML: "#" * (128 << 10) + "x"}, ""),
     "a large file": ({TOML: "#" * (128 << 10)}, ""),
     "many": ({TOML: "version = 3\n" + "".join(handler(f"r{n}", BinaryName="/x/pyrunc") for n in range(65))}, ""),
+    "after another": ({TOML: "version = 3\n" + handler("x") + handler("pyrunc", BinaryName=OWN)}, ""),
+    "an old section, then a new one": (
+        {TOML: "version = 3\n" + handler("pyrunc", OLD, BinaryName=OWN) + handler("pyrunc", BinaryName=OWN)}, ""),
     "wrong types": ({TOML: "version = 3\nplugins = 5\n"}, ""),
 }  # fmt: skip
 
@@ -153,6 +156,10 @@ CRIO_CASES: dict[str, tuple[dict[str, str], str]] = {
          "/etc/crio/crio.conf.d/2.conf": runtime("pyrunc", runtime_path=OWN),
          "/etc/crio/crio.conf.d/1.conf": runtime("pyrunc", runtime_path="/y/pyrunc", runtime_type="vm"),
          "/etc/crio/crio.conf.d/3.conf": runtime("pyrunc", runtime_type="oci")}, ""),
+    "damaged": ({CRIO: "x"}, ""),
+    "after another": ({CRIO: runtime("crun", runtime_path="/x") + runtime("pyrunc", runtime_path=OWN)}, ""),
+    "a shim, then another": (
+        {CRIO: runtime("pyrunc", runtime_path=OWN, runtime_type="vm") + runtime("x", runtime_path=OWN)}, ""),
     "many": ({CRIO: "".join(runtime(f"r{n}", runtime_path="/x/pyrunc") for n in range(65))}, ""),
 }  # fmt: skip
 LISTS = "runtime_supports_json = ['pyrunc']\nruntime_supports_nocgroup = ['crun', 'pyrunc']\n"
@@ -184,6 +191,8 @@ PODMAN_CASES: dict[str, tuple[dict[str, str], str, dict[str, Any]]] = {
                USER | {"env": {"XDG_CONFIG_HOME": "/xdg", "HOME": "/home/me"}}),
     "of the environment": ({"/my.conf": BOTH, PODMAN: "wrong"}, "/usr/bin/podman", {
         "env": {"CONTAINERS_CONF": "/my.conf"}}),
+    "damaged": ({PODMAN: "x"}, "/usr/bin/podman", {}),
+    "after another": ({PODMAN: f"[engine.runtimes]\nx = ['/z']\npyrunc = ['{OWN}']\n"}, "/usr/bin/podman", {}),
     "many": ({PODMAN: "[engine.runtimes]\n" + "".join(f"r{n} = ['/x/pyrunc']\n" for n in range(65))}, "/usr/bin/podman",
              {}),
 }  # fmt: skip
@@ -216,6 +225,8 @@ DOCKER_CASES: dict[str, tuple[dict[str, str], str, dict[str, Any]]] = {
         {DOCKER: json.dumps({"exec-opts": options, "runtimes": REGISTERED})} | systemd, "/usr/bin/dockerd", {})
        for options in (None, [], CGROUPFS, CGROUPFS[0], ["native.cgroupdriver=systemd"])
        for systemd in ({}, {SYSTEMD: ""})},
+    "damaged": ({DOCKER: "{"}, "/usr/bin/dockerd", {}),
+    "after another": ({DOCKER: daemon(runtimes={"x": {"path": "/z"}} | REGISTERED)}, "/usr/bin/dockerd", {}),
     "many": ({DOCKER: daemon(runtimes={f"r{n}": {"path": "/x/pyrunc"} for n in range(65)})}, "/usr/bin/dockerd", {}),
 }  # fmt: skip
 
@@ -242,6 +253,7 @@ def test_parts() -> None:
     keys: list[Any] = [(), ("a",), ("a", "b"), ("a", "b", "c"), ("e",), ("x",)]
     found = results(lambda *given: engines.table(nested, *given), keys)
     found += results(partial(engines.text, nested["a"]), ["b", "d", "x"])
+    found += results(engines.reason, [RecursionError("depth"), ValueError("a" * 120), ValueError("a" * 121)])
     found += results(engines.is_ours, [("pyrunc", ""), ("x", "/a/pyrunc-2"), ("x", "pyrunc"), ("x", "/pyrunc/runc"),
                                        ("pyrunc2", "")])  # fmt: skip
 
