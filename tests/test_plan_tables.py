@@ -87,6 +87,12 @@ def test_the_compiled_filter_decides_about_the_listener(before: int) -> None:
         assert plan.steps == [(ops.OP_SETSID, 0, (), ()), (ops.OP_SECCOMP, passable | bit, (4, 8), (b"12345678",))]
 
 
+def test_a_new_plan_asks_nothing_of_the_host() -> None:
+    plan = Plan()
+    assert not any(getattr(plan, name) for name in Plan.__slots__ if name != "cgroup_owner")
+    assert plan.cgroup_owner == -1 and plan.steps == [] and plan.origins == []
+
+
 def test_the_header_counts_the_plan_and_its_descriptors() -> None:
     for count in range(3):
         plan = Plan()
