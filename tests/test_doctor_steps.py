@@ -328,6 +328,7 @@ DRIVERS: list[dict[str, Any]] = [
     {"cgroupfs.needed": {"cpu": "/y"}, "cgroupfs.check_available": PyruncError("none")},
     {"cgroupfs.needed": {}, "fs.exists": False},
     {"cgroupfs.needed": {}, "cgroupfs.check_usable": PyruncError("threaded")},
+    {"cgroupfs.needed": {}, "cgroupfs.check_usable": PyruncError("threaded"), "fs.exists": False},
 ]
 DEVICES: list[Any] = [None, {"eth0": {}, "eth1": {}}]
 BUNDLE: dict[str, Row] = {
@@ -359,7 +360,7 @@ BUNDLE: dict[str, Row] = {
             ({"oomScoreAdj": 0}, True, None, 0), ({"oomScoreAdj": -1}, True, None, 0))
     ]),
     "controllers": (check(bundle, "controllers", wanted), [
-        {"WITH": {"path": path, "linux": linux, "spies": {"Cgroupfs": {}}}, "driver.needed": {}} | case
+        {"WITH": {"path": path, "linux": linux, "spies": {"Cgroupfs": {}}}} | case
         for path in ("", "/c1") for linux in ({}, {"resources": {"cpu": {"shares": 5}, "pids": {"limit": 3}}})
         for case in DRIVERS
     ]),
@@ -495,7 +496,7 @@ STORAGE: dict[str, Row] = {
 TABLES: Tables = [
     ("pyrunc.doctor.leftovers", LEFTOVERS, LEFT, ()),
     ("pyrunc.doctor.files", OF_FILES, FILES, ()),
-    ("pyrunc.doctor.bundle", BUNDLE, CHECKED, ()),
+    ("pyrunc.doctor.bundle", BUNDLE, CHECKED, ("Cgroupfs",)),
     ("pyrunc.doctor.storage", STORAGE, STORED, ()),
 ]
 

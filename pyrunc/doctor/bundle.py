@@ -190,12 +190,12 @@ def namespaces(machine: Machine, area: Area, wanted: Wanted) -> None:
     """New namespaces are probed; namespaces to join must exist."""
     good = []
     for index, entry in enumerate(wanted.linux.get("namespaces") or ()):
-        kind, path = entry["type"], entry.get("path") or ""
+        kind, path = entry["type"], entry.get("path")
         pointer = f"/linux/namespaces/{index}"
         if path and not machine.exists(path):
             area.problem("namespaces", f"{pointer}/path {show(path)} does not exist", "create fails")
             continue
-        result, _ = (0, False) if path else machine.works("NAMESPACES", CLONE_FLAGS[kind])
+        result = 0 if path else machine.works("NAMESPACES", CLONE_FLAGS[kind])[0]
         if result < 0:
             means = f"create fails{kernel.why(machine, result, '5.6')}"
             area.problem("namespaces", f"{pointer}: {kind}: {system_error(result)}", means, f"remove {pointer}")
