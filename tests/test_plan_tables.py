@@ -103,6 +103,78 @@ def test_the_header_counts_the_plan_and_its_descriptors() -> None:
         assert (fields[3:6], fields[7], slots) == ((1, 1 + count, 7), 2, list(range(1, count + 1)))
 
 
+def offsets(plan: Plan) -> list[tuple[int, ...]]:
+    """The offsets of the strings of each step in the string area."""
+    data = plan.encode()
+    return [struct.unpack_from("=4I", data, 32 + 52 * index + 36) for index in range(len(plan.steps))]
+
+
+def test_nothing_is_stored_at_offset_0() -> None:
+    plan = Plan()
+    plan.groups("/g", gids=b"")
+    plan.execve("/e", args=[], env=[])
+    plan.hostname("/h", name="")
+    plan.domainname("/d", name="x")
+    assert offsets(plan) == [(0,) * 4] * 3 + [(1, 0, 0, 0)]
+
+
+def test_the_number_of_pooled_values_is_bounded() -> None:
+    """512 strings, with the empty one, as many lists, and as many blobs; a list also by its identity."""
+    texts, lists, blobs = Plan(), Plan(), Plan()
+    for _ in range(2):
+        for number in range(520):
+            texts.hostname("/h", name=f"{number:03}")
+            lists.time_offsets("/t", offsets=[f"{number:03}"])
+            blobs.groups("/g", gids=struct.pack("=I", number + 1))
+    for plan, pooled in ((texts, 511), (lists, 512), (blobs, 511)):
+        first, second = offsets(plan)[:520], offsets(plan)[520:]
+        assert [number for number in range(520) if first[number] == second[number]] == list(range(pooled))
+    same = ["the", "same"]
+    for _ in range(2):
+        lists.time_offsets("/t", offsets=same)
+    assert offsets(lists)[-1] == offsets(lists)[-2] > offsets(lists)[-3]
+
+
+def test_blobs_are_aligned() -> None:
+    """Init passes a blob to the kernel in place; behind it is a NUL."""
+    for before in range(9):
+        plan = Plan()
+        plan.hostname("/h", name="x" * before)
+        plan.groups("/g", gids=b"12345678")
+        plan.domainname("/d", name="end")
+        at = offsets(plan)
+        area = 32 + 52 * 3
+        data = plan.encode()
+        assert (area + at[1][0]) % 8 == 0 and at[1][0] - (before + 1) in range(8 + 1)
+        assert data[area + at[1][0] :] == b"12345678\0end\0" and at[2][0] == at[1][0] + 9
+
+
+def test_limits_of_a_plan() -> None:
+    plan = Plan()
+    for _ in range(16384):
+        plan.setsid("/s")
+    assert len(plan.encode()) == 32 + 52 * 16384 + 1
+    plan.setsid("/s")
+    with pytest.raises(PyruncError, match=r"^config\.json makes a plan of 16385 steps, more than 16384$"):
+        plan.encode()
+    plan = Plan()
+    room = (64 << 20) - 32 - 52 - 1
+    plan.hostname("/h", name="x" * (room - 1))
+    assert len(plan.encode()) == 64 << 20
+    plan.steps[0] = (*plan.steps[0][:3], ("x" * room,))
+    with pytest.raises(PyruncError, match=r"^config\.json makes a plan of 67108865 bytes, more than 67108864$"):
+        plan.encode()
+
+
+@pytest.mark.parametrize("value", ["a\0b", ["a", "b\0"], ["\0"]])
+def test_a_nul_is_refused(value: str | list[str]) -> None:
+    plan = Plan()
+    plan.steps.append((ops.OP_HOSTNAME, 0, (), (value,)))
+    plan.origins.append("/o")
+    with pytest.raises(PyruncError, match=r"^a string in config\.json contains a NUL byte$"):
+        plan.encode()
+
+
 def test_only_the_first_item_of_a_list_is_kept_for_start() -> None:
     plan = Plan()
     plan.setsid("/s")

@@ -266,7 +266,7 @@ def profile(machine: Machine, area: Area, wanted: Wanted) -> None:
 
 def labels(machine: Machine, area: Area, wanted: Wanted) -> None:
     """The AppArmor profile must have been loaded."""
-    name = wanted.process.get("apparmorProfile") or ""
+    name = wanted.process.get("apparmorProfile")
     if not name or name == "unconfined" or not machine.facts.apparmor:
         return
     loaded = machine.text("/sys/kernel/security/apparmor/profiles")
