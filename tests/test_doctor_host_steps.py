@@ -262,7 +262,7 @@ USERS: dict[str, Row] = {
         {"WITH": {"host": host_}, "machine.probe": Answers(results), "forbidding": mend}
         for host_ in ({}, {"privileged": False}, user())
         for results, mend in (
-            ([5], ""), ([5, 5], ""), ([0, -1], ""), ([-errno.ENOSPC], "x"), ([-errno.EPERM], ""),
+            ([5], ""), ([5, 5], ""), ([0, 0], ""), ([0, -1], ""), ([-errno.ENOSPC], "x"), ([-errno.EPERM], ""),
             ([-errno.EPERM], "sysctl"), ([-errno.EINVAL], ""))
     ]),
     "forbidding": (ask(doctor_users, "forbidding"), [

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import resource
+import socket
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,6 +16,8 @@ pytest.importorskip("pyrunc._shim", reason="the extension is not built")
 
 import doctor_support
 from doctor_support import EINVAL, EPERM, made
+from pyrunc import interpreter
+from pyrunc.doctor import cgroups, leftovers
 from pyrunc.doctor.machine import Machine, own_program
 from pyrunc.spec.names import CLONE_FLAGS
 
@@ -67,3 +73,62 @@ def test_probes_in_a_user_namespace() -> None:
             return results[now]
 
         assert Machine("", {}, probe).works("X", flags) == wanted and calls == asked
+
+
+def test_securebits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """python-prctl is optional."""
+    monkeypatch.setattr(interpreter, "look_beside", lambda: None)
+    one = Machine(probe=doctor_support.works)
+    for module, bits in ((SimpleNamespace(get_securebits=lambda: 47), 47), (None, None)):
+        monkeypatch.setitem(sys.modules, "prctl", module)
+        assert one.securebits() == bits
+
+
+class Client:
+    """A socket that cannot be connected."""
+
+    def __init__(self, error: OSError | None) -> None:
+        self.error, self.notes = error, list[object]()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *what: object) -> None:
+        self.notes.append("closed")
+
+    def settimeout(self, seconds: float) -> None:
+        self.notes.append(seconds)
+
+    def connect(self, path: bytes) -> None:
+        self.notes.append(path)
+        if self.error:
+            raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [(None, ""), (TimeoutError(), "no answer"), (OSError(13, "denied"), "denied"), (OSError("a word"), "a word")],
+)
+def test_connections_are_bounded_in_time(error: OSError | None, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Client(error)
+    monkeypatch.setattr(socket, "socket", lambda *kind: client)
+    assert cgroups.connect("/s") == words
+    assert client.notes == [0.1, b"/s", "closed"]
+
+
+def test_cgroups_are_found_breadth_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in ("a/c", "b/d/e", "x", "y/z"):
+        (tmp_path / path).mkdir(parents=True)
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("b")
+    scandir = os.scandir
+
+    def denied(path: str) -> Iterator[os.DirEntry[str]]:
+        if path.endswith("/a"):
+            raise PermissionError(13, "denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    for most, found in ((5000, "a b x y b/d y/z b/d/e"), (3, "a b x y b/d y/z"), (1, "a b x y"), (0, "a b x y")):
+        monkeypatch.setattr(leftovers, "CGROUPS_MOST", most)
+        assert list(leftovers.walk(str(tmp_path))) == [f"{tmp_path}/{name}" for name in found.split()]

@@ -189,7 +189,8 @@ REGULAR, DIRECTORY, SOCKET, PLAIN = (
     SimpleNamespace(st_mode=mode, st_dev=3, st_ino=4) for mode in (0o100755, 0o040755, 0o140755, 0o100644)
 )
 DISKS = [
-    ["1", "0", "8:1", "/", place, "rw", "-", kind] for place, kind in (("/", "ext4"), ("/a", "xfs"), ("/a/b/", "tmpfs"))
+    ["1", "0", "8:1", "/", place, "rw", "-", kind]
+    for place, kind in (("/", "ext4"), ("/a", "xfs"), ("/a/b/", "tmpfs"), ("/dX", "xfs"))
 ]
 TREE: dict[str, Any] = {"path": "/bin/sh", "fd": 9}
 ELF = b"\x7fELF" + b"\0" * 14 + b"\x3e\0"
@@ -465,7 +466,7 @@ STORAGE: dict[str, Row] = {
         for root in ("/a/b/c d", "/x/y", "relative") for writable in (True, False)
     ]),
     "mount_of": (ask(storage, "mount_of", "$path"), [
-        {"WITH": {"path": path}} for path in ("/x", "/a", "/ab", "/a/b/c", "/a/b", "/a/bc")
+        {"WITH": {"path": path}} for path in ("/x", "/a", "/ab", "/a/b/c", "/a/b", "/a/bc", "/d/e", "/dX/e")
     ]),
     "room": (check(storage, "room", "/ro ot"), [
         {"os.statvfs": found_} for found_ in (
