@@ -34,9 +34,9 @@ class Host:
     program = OWN
 
     def __init__(
-        self, files: dict[str, str], programs: str, *, euid: int = 0, env: dict[str, str] | None = None
+        self, files: dict[str, str], programs: str, *, euid: int = 0, env: dict[str, str] | None = None, own: str = OWN
     ) -> None:
-        self.files, self.programs, self.euid = files, [OWN, *programs.split()], euid
+        self.files, self.programs, self.euid = files, [*own.split(), *programs.split()], euid
         self.env = {"HOME": "/home/me"} if env is None else env
 
     def text(self, path: str, most: int) -> str:
@@ -99,6 +99,8 @@ CONTAINERD: dict[str, tuple[dict[str, str], str]] = {
     "no binary": ({TOML: "version = 3\n" + handler("pyrunc")}, ""),
     "a missing binary": ({TOML: "version = 3\n" + handler("x", BinaryName="/opt/pyrunc")}, ""),
     "another binary": ({TOML: "version = 3\n" + handler("x", BinaryName="/opt/pyrunc")}, "/opt/pyrunc"),
+    "another binary and two managers": (
+        {TOML: "version = 3\n" + handler("x", BinaryName="/opt/pyrunc"), SYSTEMD: ""}, "/opt/pyrunc"),
     "a copy": ({TOML: "version = 3\n" + handler("x", BinaryName="/opt/pyrunc-copy")}, "/opt/pyrunc-copy"),
     "a name without a path": ({TOML: "version = 3\n" + handler("x", BinaryName="pyrunc")}, ""),
     "other runtimes": ({TOML: "version = 3\n" + handler("runc") + handler("y", BinaryName="/opt/crun")}, ""),
@@ -214,6 +216,8 @@ DOCKER_CASES: dict[str, tuple[dict[str, str], str, dict[str, Any]]] = {
     "a user with a file": ({"/home/me/.config/docker/daemon.json": "{}"}, "/usr/bin/dockerd", USER),
     "XDG": ({"/x y/docker/daemon.json": "{}"}, "/usr/bin/dockerd", USER | {"env": {"XDG_CONFIG_HOME": "/x y"}}),
     "registered": ({DOCKER: daemon(runtimes=REGISTERED)}, "/usr/bin/dockerd", {}),
+    "registered, and this one was removed": (
+        {DOCKER: daemon(runtimes={"x": {"path": "/opt/pyrunc"}})}, "/usr/bin/dockerd /opt/pyrunc", {"own": ""}),
     "by options": ({DOCKER: daemon(runtimes={"x": {"options": {"BinaryName": OWN}}})}, "/usr/bin/dockerd", {}),
     "by name": ({DOCKER: daemon(runtimes={"pyrunc": {}})}, "/usr/bin/dockerd", {}),
     "another": ({DOCKER: daemon(runtimes={"crun": {"path": "/usr/bin/crun"}})}, "/usr/bin/dockerd", {}),

@@ -6,7 +6,7 @@ import os
 import resource
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,8 +17,9 @@ pytest.importorskip("pyrunc._shim", reason="the extension is not built")
 import doctor_support
 from doctor_support import EINVAL, EPERM, made
 from pyrunc import interpreter
-from pyrunc.doctor import cgroups, leftovers
+from pyrunc.doctor import cgroups, kernel, leftovers
 from pyrunc.doctor.machine import Machine, own_program
+from pyrunc.native import mounts
 from pyrunc.spec.names import CLONE_FLAGS
 
 
@@ -132,3 +133,27 @@ def test_cgroups_are_found_breadth_first(tmp_path: Path, monkeypatch: pytest.Mon
     for most, found in ((5000, "a b x y b/d y/z b/d/e"), (3, "a b x y b/d y/z"), (1, "a b x y"), (0, "a b x y")):
         monkeypatch.setattr(leftovers, "CGROUPS_MOST", most)
         assert list(leftovers.walk(str(tmp_path))) == [f"{tmp_path}/{name}" for name in found.split()]
+
+
+@pytest.mark.parametrize("failing", [None, "open_tree", "user_namespace", "map_ids"])
+def test_mapping_ids_of_a_clone(failing: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever was opened is closed."""
+    notes: list[tuple[object, ...]] = []
+
+    def noting(name: str, result: int) -> Callable[..., int]:
+        def call(*args: object) -> int:
+            notes.append((name, *args))
+            if name == failing:
+                raise OSError(EINVAL, "no")
+            return result
+
+        return call
+
+    monkeypatch.setattr(mounts, "open_tree", noting("open_tree", 50))
+    monkeypatch.setattr(mounts, "map_ids", noting("map_ids", 0))
+    monkeypatch.setattr(kernel, "user_namespace", noting("user_namespace", 60))
+    monkeypatch.setattr(os, "close", noting("close", 0))
+    assert kernel.map_ids("/a\udcff") == (-EINVAL if failing else 0)
+    opened = {"open_tree": [], "user_namespace": [50]}.get(failing or "", [50, 60])
+    calls = [("open_tree", b"/a\xff", False), ("user_namespace", b"0 1 1\n", b"0 1 1\n"), ("map_ids", 50, False, 60)]
+    assert notes == [*calls[: len(opened) + 1], *(("close", fd) for fd in opened)]
