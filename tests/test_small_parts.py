@@ -54,7 +54,7 @@ def test_spans_that_failed(args: dict[str, object], failed: bool) -> None:
 
 
 def test_a_finding_about_a_profile() -> None:
-    found = check.Finding("error", "a-code", "", "the text\n")
+    found = check.Finding("error", "a-code", "/", "the text\n")
     assert found.as_json() == {"level": "error", "code": "a-code", "pointer": "/", "text": "the text\n"}
     assert str(found).startswith("error: /: the text") and str(found).endswith(" [a-code]") and "\n" not in str(found)
     assert check.Finding("note", "b", "/syscalls/0", "t").as_json()["pointer"] == "/syscalls/0"
