@@ -52,7 +52,7 @@ sys.modules["pyrunc.plan"].__class__ = _Callable
 
 def __getattr__(name: str) -> Any:  # classes
     """Names that need asyncio."""
-    if name in __all__:  # the others are here
+    if name.startswith("Async") and name in __all__:
         from pyrunc.api import aio
 
         return getattr(aio, name)
