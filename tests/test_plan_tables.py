@@ -344,7 +344,8 @@ STEPS: list[tuple[str, dict[str, Any]]] = [
     *(("wait_start", {"policy": 1, "start_fd": start, "error_fd": error})
       for start, error in ((NONE, NONE), (0, 1), (3, NONE))),
     *(("execve", {"policy": 3, "args": args, "env": env})
-      for args, env in ((["sh"], []), (["sh", "-c", "a \"b\" \\ $c `d` 'e'"], ["A=b", "C=\x1b[1m"]), (["", "\n"], []))),
+      for args, env in ((["sh"], []), (["", "\n", "X"], []),
+                        (["sh", "-c", "a \"b\" \\ $c `d` 'e'"], ["A=b", "C=\x1b[1m"]))),
 ]  # fmt: skip
 
 
@@ -398,7 +399,10 @@ def test_listing_of_a_file() -> None:
 def test_json_of_all_that_the_host_does() -> None:
     plan, config = long_plan()
     plan.caps("/p", effective=1, permitted=NONE)  # a mask is a number, also with the value of an unused slot
+    plan.groups("/g", gids=b"\x01\x02\0\0")
     found = show.as_json(plan, config)
+    plan.sched_attr = struct.pack("=IIQiIQQQII", 56, 1, 0, 0, 7, 0, 0, 0, 0, 0)
+    assert show.as_json(plan)["scheduler"]["level"] == 7
     compare("json", [f"{key}: {line}" for key, value in found.items() if key != "abi" for line in (
         value if isinstance(value, list) else [value])])  # fmt: skip
     assert found["abi"] == ops.ABI
