@@ -94,10 +94,14 @@ def test_faults(scene: Scene) -> None:
     for number, point in enumerate(first + points.shuffled(found)):
         if number >= len(first) and time.monotonic() > end:
             break
-        done, problems = scene.attempt(point)
+        # On a busy machine a run polls more often than the dry run or less often, and its calls shift.
+        for _ in range(3 if number < len(first) else 1):
+            done, problems = scene.attempt(point)
+            if problems:
+                wrong.append(f"{point.key} {done.hit}: {'; '.join(problems)} (said: {done.err!r})")
+            if done.hit or problems:
+                break
         hit += bool(done.hit)
-        if problems:
-            wrong.append(f"{point.key} {done.hit}: {'; '.join(problems)} (said: {done.err!r})")
     assert not wrong, "\n".join(wrong)
     assert hit >= len(first) / 2, "most points were not reached: the calls of a dry run are not those of a run"
 
