@@ -24,6 +24,7 @@ pytest.importorskip("pyrunc._shim", reason="the extension is not built")
 
 import pyrunc
 from integration.harness import REPO, SLOW, Box, Bundle, wait_until
+from pyrunc.api import library
 
 pytestmark = pytest.mark.pyrunc_only("it is pyrunc's API")
 
@@ -384,6 +385,43 @@ def test_a_forked_process_keeps_nothing(box: Box, runtime_: pyrunc.Runtime, shel
             assert container.wait(10) == 0
             container.delete()
             assert container.stdout and container.stdout.read(3) == b"out"
+        assert Path(f"/proc/{pid}/stat").read_text().split()[2] == "S"  # nothing has waited for its end
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def test_a_process_forked_while_the_plan_is_sent_keeps_nothing(
+    box: Box, runtime_: pyrunc.Runtime, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`start` waits for the end of a fifo that the creator opens for init."""
+    opened = threading.Event()
+    open_slot = library.Create.open_slot
+
+    def slow(self: library.Create, kind: str, value: str, origin: str) -> int:
+        fd = open_slot(self, kind, value, origin)
+        if kind == "error":
+            opened.set()
+            time.sleep(0.3)
+        return fd
+
+    monkeypatch.setattr(library.Create, "open_slot", slow)
+    bundle = shell("exit 3")
+    made: list[pyrunc.Container] = []
+    thread = threading.Thread(target=lambda: made.append(runtime_.create(bundle.path, box.prefix + "x")))
+    thread.start()
+    assert opened.wait(20 * SLOW)
+    pid = os.fork()
+    if pid == 0:
+        time.sleep(20 * SLOW)
+        os._exit(0)
+    box.helpers.add(pid)
+    try:
+        thread.join(20 * SLOW)
+        with made[0] as container:
+            container.start()
+            assert container.wait(10) == 3
+        assert Path(f"/proc/{pid}/stat").read_text().split()[2] == "S"
     finally:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)

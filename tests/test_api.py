@@ -14,7 +14,8 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -364,3 +365,20 @@ def test_pipes_do_not_outlive_a_fork(forked: Any) -> None:
         assert min(made.theirs) > 2
     finally:
         made.close()
+
+
+def test_no_fork_while_only_a_local_variable_knows_a_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bool] = []
+
+    class Stream:
+        def fileno(self) -> int:
+            seen.append(library._spawning.locked())
+            return 1
+
+    library.open_stdio(Stream(), pyrunc.DEVNULL, pyrunc.DEVNULL).close()
+    job = library.Create.__new__(library.Create)
+    job.plan = cast("Any", SimpleNamespace(fds=[("error", "", "")]))
+    job.channel = cast("Any", SimpleNamespace(send=lambda *_: Stream().fileno()))
+    monkeypatch.setattr(library.Create, "open_slot", lambda *_: os.open("/dev/null", os.O_RDONLY))
+    job.send_opened(b"")
+    assert seen == [True, True] and not library._spawning.locked()

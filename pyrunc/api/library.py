@@ -162,6 +162,12 @@ class Library(session.InitSession):
         with _spawning:
             super().spawn()
 
+    def send_opened(self, blob: bytes) -> None:
+        """Send the plan while no other process is forked that would keep the error fifo open:
+        `start` waits for its end."""
+        with _spawning:
+            super().send_opened(blob)
+
     def adopted(self, pid: int) -> None:
         """Register a child that stays."""
         _reported.add(pid)
@@ -315,8 +321,9 @@ def check_options(call: str, options: Mapping[str, object], known: type) -> None
 def open_stdio(stdin: Stream, stdout: Stream, stderr: Stream) -> Stdio:
     """The streams that the caller requested. Raises UsageError, SysError."""
     try:
-        made = Stdio(stdin, stdout, stderr)
-        _streams.add(made)
+        with _spawning:  # a process forked before they are in the set would keep the pipes open
+            made = Stdio(stdin, stdout, stderr)
+            _streams.add(made)
         return made
     except OSError as error:
         raise SysError("stdin, stdout, stderr", "open", error.errno or 0) from error

@@ -394,7 +394,10 @@ class InitSession:
         """Send the plan and its descriptors, even if `enter` has not been executed yet: on busy
         cores a wait for it would cost a time slice."""
         self.fill_filter()
-        blob = self.plan.encode()
+        self.send_opened(self.plan.encode())
+
+    def send_opened(self, blob: bytes) -> None:
+        """Open the descriptors of a plan and send them with it."""
         opened: list[int] = []
         try:
             try:
