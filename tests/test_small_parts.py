@@ -10,11 +10,15 @@ from typing import Any
 
 import pytest
 
-from pyrunc import procfs
+from pyrunc import host, procfs
+from pyrunc.doctor import machine
+from pyrunc.errors import PyruncError, UsageError
 from pyrunc.launch import seccomp_log
-from pyrunc.plan import scheduling
+from pyrunc.plan import faults, scheduling
 from pyrunc.seccomp_tools import check
+from pyrunc.spec import load
 from pyrunc.trace import read
+from pyrunc.verbs import seccomp
 
 SCHED_ATTR = "=IIQiIQQQII"  # struct sched_attr, include/uapi/linux/sched/types.h
 RESET, RECLAIM = 1, 2
@@ -84,3 +88,51 @@ def test_processes_below_a_process() -> None:
     finally:
         first.communicate()
     assert procfs.descendants(4_000_000) == [4_000_000], "one that is gone has nothing below it"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (b"0", "?"),
+        (b"", "?"),
+        (b"futex_wait_queue\n", "futex_wait_queue"),
+        (b"X\n", "X"),
+        (b"\xff", "\ufffd"),
+    ],
+)
+def test_where_a_process_sleeps(monkeypatch: pytest.MonkeyPatch, text: bytes, shown: str) -> None:
+    monkeypatch.setattr(host, "read", {"/proc/7/wchan": text}.__getitem__)
+    assert host.waits_in(7) == shown
+
+
+@pytest.mark.parametrize(("euid", "initial", "privileged"), [(0, True, True), (0, False, False), (5, True, False)])
+def test_who_is_the_hosts_root(monkeypatch: pytest.MonkeyPatch, euid: int, initial: bool, privileged: bool) -> None:
+    monkeypatch.setattr(machine.Machine, "initial_userns", property(lambda _: initial))
+    one = machine.Machine.__new__(machine.Machine)
+    one.euid = euid
+    assert one.privileged is privileged
+
+
+@pytest.mark.parametrize(
+    ("op", "detail", "hint"),
+    [
+        ("MOUNT", "tmpfs: Unknown parameter 'sise'", "did you mean size?"),
+        ("MOUNT", "tmpfs: Unknown parameter 'zzzzzzzzzz'", ""),
+        ("MOUNT", "tmpfs: Bad value for 'size'", ""),
+        ("DIR", "tmpfs: Unknown parameter 'sise'", ""),
+    ],
+)
+def test_the_mount_option_that_was_meant(op: str, detail: str, hint: str) -> None:
+    assert faults._misspelled(op, detail) == hint
+
+
+def test_an_option_of_another_seccomp_command() -> None:
+    context: Any = None
+    with pytest.raises(UsageError, match=r"^--output is not an option of `seccomp check`$"):
+        seccomp.main(context, {"output": "x"}, ["check", "p"])
+
+
+def test_the_largest_document_is_read() -> None:
+    assert load.parse_json(b"{}".rjust(load.MAX_BYTES), "config.json") == {}
+    with pytest.raises(PyruncError, match="larger than 16 MiB"):
+        load.parse_json(b"{}".rjust(load.MAX_BYTES + 1), "config.json")

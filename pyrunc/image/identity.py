@@ -70,7 +70,7 @@ def subordinate(path: str) -> tuple[int, int] | None:
                 fields = line.strip().split(":")
                 if len(fields) == 3 and fields[0] in names and fields[1].isdigit() and fields[2].isdigit():
                     first, size = int(fields[1]), int(fields[2])
-                    if size > 0 and 0 < first < first + size <= 0xFFFFFFFF:
+                    if 0 < first < first + size <= 0xFFFFFFFF:
                         return first, size
     except OSError:
         pass
