@@ -104,12 +104,8 @@ static void add_program(struct waiting *w)
 
 int wait_for_start(struct init *in, int start)
 {
-    struct waiting w;
+    struct waiting w = {.sock = in->sock, .start = start, .created = make_record(in, MSG_CREATED, 0)};
 
-    w.count = 0;
-    w.sock = in->sock;
-    w.start = start;
-    w.created = make_record(in, MSG_CREATED, 0);
     if (filter_allows(in, SYS_madvise, 0, 0)) {
         /* one page for the frame of the function that waits */
         uintptr_t frame = ((uintptr_t)&w & ~(uintptr_t)(PAGE - 1)) - PAGE;
