@@ -86,11 +86,14 @@ CONVERSATION: dict[str, Row] = {
     ]),
     "no_answer": (talking("no_answer"), [{}, {"SELF": {"init_pid": 0}}]),
     "send_plan": (talking("send_plan"), [
+        {}, {"send_opened": PyruncError("gone")}, {"fill_filter": PyruncError("profile")},
+    ]),
+    "send_opened": (talking("send_opened", b"blob"), [
         {"WITH": {"@plan": PLAN | {"fds": fds}}} | case
         for fds in ([], [("ns", "/a", "/o"), ("console", "", "/p")])
         for case in ({}, {"files.memfd_sealed": failed(errno.EMFILE)}, {"open_slot": Answers([72,
             failed(errno.ENOENT)])},
-                     {"send": PyruncError("gone")}, {"fill_filter": PyruncError("profile")})
+                     {"send": PyruncError("gone")})
     ]),
     "on_warn": (talking("on_warn", WARN), [{"SELF": {"warnings": count}} for count in (0, 64, 65, 66)]),
     "step_error": (talking("step_error", WARN), [{}]),
