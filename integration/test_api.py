@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -361,6 +361,27 @@ def test_an_exception_from_a_signal_handler_undoes(
     assert not box.leftovers()
 
 
+def state_of(pid: int) -> str:
+    """The letter of a process's state (proc_pid_stat(5))."""
+    return Path(f"/proc/{pid}/stat").read_text().split()[2]
+
+
+@contextmanager
+def sleeping_fork(box: Box, seconds: float) -> Iterator[None]:
+    """Fork a process that sleeps; nothing in the block may wait for its end."""
+    pid = os.fork()
+    if pid == 0:
+        time.sleep(seconds)
+        os._exit(0)
+    box.helpers.add(pid)
+    try:
+        yield
+        assert state_of(pid) == "S"
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
 def test_a_forked_process_keeps_nothing(box: Box, runtime_: pyrunc.Runtime, shell: Shell) -> None:
     """A process forked while another thread creates inherits neither the container's lock nor its
     pipe."""
@@ -373,22 +394,13 @@ def test_a_forked_process_keeps_nothing(box: Box, runtime_: pyrunc.Runtime, shel
     thread.start()
     wait_until(lambda: (box.root / (box.prefix + "x")).exists(), "the container's directory")
     wait_until(lambda: box.cgroups(), "the hook")
-    pid = os.fork()
-    if pid == 0:
-        time.sleep(60)
-        os._exit(0)
-    box.helpers.add(pid)
-    try:
+    with sleeping_fork(box, 60):
         thread.join(20 * SLOW)
         with made[0] as container:
             container.start()
             assert container.wait(10) == 0
             container.delete()
             assert container.stdout and container.stdout.read(3) == b"out"
-        assert Path(f"/proc/{pid}/stat").read_text().split()[2] == "S"  # nothing has waited for its end
-    finally:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
 
 
 def test_a_process_forked_while_the_plan_is_sent_keeps_nothing(
@@ -411,26 +423,17 @@ def test_a_process_forked_while_the_plan_is_sent_keeps_nothing(
     thread = threading.Thread(target=lambda: made.append(runtime_.create(bundle.path, box.prefix + "x")))
     thread.start()
     assert opened.wait(20 * SLOW)
-    pid = os.fork()
-    if pid == 0:
-        time.sleep(20 * SLOW)
-        os._exit(0)
-    box.helpers.add(pid)
-    try:
+    with sleeping_fork(box, 20 * SLOW):
         thread.join(20 * SLOW)
         with made[0] as container:
             container.start()
             assert container.wait(10) == 3
-        assert Path(f"/proc/{pid}/stat").read_text().split()[2] == "S"
-    finally:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
 
 
 def test_a_program_that_nobody_waits_for_is_reaped(box: Box, runtime_: pyrunc.Runtime, shell: Shell) -> None:
     with runtime_.run(shell(SLEEP).path, box.prefix + "x") as container:
         pid = container.exec(["/bin/sleep", "0.2"]).pid
-        wait_until(lambda: Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z", "the end of it")
+        wait_until(lambda: state_of(pid) == "Z", "the end of it")
         container.call(["/bin/true"])
         assert not Path(f"/proc/{pid}").exists()
 

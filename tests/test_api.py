@@ -367,6 +367,12 @@ def test_pipes_do_not_outlive_a_fork(forked: Any) -> None:
         made.close()
 
 
+def test_a_forked_process_has_no_children(forked: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "_reported", {4_000_000})
+    assert forked(lambda: 5 if not library._reported and library._spawning.acquire(blocking=False) else 1) == 5
+    assert library._reported == {4_000_000} and not library._spawning.locked()
+
+
 def test_no_fork_while_only_a_local_variable_knows_a_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[bool] = []
 

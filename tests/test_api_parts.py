@@ -468,15 +468,3 @@ def test_bases_are_initialized() -> None:
     one = container.Container(runtime.Runtime(), "c1")
     assert (one.stdin, one.stdout, one.stderr) == (None, None, None)
     assert any(isinstance(one, logging.NullHandler) for one in logging.getLogger("pyrunc").handlers)
-
-
-def test_a_fork_of_the_program() -> None:
-    library._reported.add(4_000_000)
-    try:
-        pid = os.fork()
-        if pid == 0:
-            os._exit(5 if not library._reported and library._spawning.acquire(blocking=False) else 1)
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 5
-        assert library._reported == {4_000_000} and not library._spawning.locked()
-    finally:
-        library._reported.clear()
