@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,7 +19,7 @@ from pyrunc import state
 from pyrunc.api import runtime
 from pyrunc.errors import PyruncError, StateError, SysError
 from test_session_steps import Row
-from test_steps import Tables, World, calls_of, failed, rows
+from test_steps import Tables, World, calls_of, each, failed, rows
 
 
 class Listing:
@@ -57,9 +58,7 @@ def of_runtime(name: str, *args: Any, own: str = "") -> Callable[[World], Any]:
     return call
 
 
-def given(*options: dict[str, Any], **more: Any) -> list[dict[str, Any]]:
-    """A case for each set of options."""
-    return [{"WITH": {"options": one}} | more for one in options]
+given = partial(each, "options")  # a case for each set of options
 
 
 def made(w: World) -> Any:

@@ -6,15 +6,17 @@ import os
 import resource
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 pytest.importorskip("pyrunc._shim", reason="the extension is not built")
 
 import doctor_support
+import spies
 from doctor_support import EINVAL, EPERM, made
 from pyrunc import interpreter
 from pyrunc.doctor import cgroups, kernel, leftovers
@@ -138,22 +140,17 @@ def test_cgroups_are_found_breadth_first(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize("failing", [None, "open_tree", "user_namespace", "map_ids"])
 def test_mapping_ids_of_a_clone(failing: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever was opened is closed."""
-    notes: list[tuple[object, ...]] = []
-
-    def noting(name: str, result: int) -> Callable[..., int]:
-        def call(*args: object) -> int:
-            notes.append((name, *args))
-            if name == failing:
-                raise OSError(EINVAL, "no")
-            return result
-
-        return call
-
-    monkeypatch.setattr(mounts, "open_tree", noting("open_tree", 50))
-    monkeypatch.setattr(mounts, "map_ids", noting("map_ids", 0))
-    monkeypatch.setattr(kernel, "user_namespace", noting("user_namespace", 60))
-    monkeypatch.setattr(os, "close", noting("close", 0))
+    notes: list[str] = []
+    answers: dict[str, Any] = {"open_tree": 50, "user_namespace": 60, "map_ids": 0, "close": None}
+    if failing:
+        answers[failing] = OSError(EINVAL, "no")
+    for module, name in ((mounts, "open_tree"), (mounts, "map_ids"), (kernel, "user_namespace"), (os, "close")):
+        monkeypatch.setattr(module, name, spies.noting(name, notes, answers))
     assert kernel.map_ids("/a\udcff") == (-EINVAL if failing else 0)
     opened = {"open_tree": [], "user_namespace": [50]}.get(failing or "", [50, 60])
-    calls = [("open_tree", b"/a\xff", False), ("user_namespace", b"0 1 1\n", b"0 1 1\n"), ("map_ids", 50, False, 60)]
-    assert notes == [*calls[: len(opened) + 1], *(("close", fd) for fd in opened)]
+    calls = [
+        r"open_tree(b'/a\xff', False)",
+        r"user_namespace(b'0 1 1\n', b'0 1 1\n')",
+        "map_ids(50, False, 60)",
+    ]
+    assert notes == [*calls[: len(opened) + 1], *(f"close({fd})" for fd in opened)]

@@ -5,6 +5,7 @@ test_steps.py. golden/seccomp_commands.txt has the tables.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,9 +18,9 @@ import transcript
 from pyrunc.errors import PyruncError
 from pyrunc.seccomp_tools import commands, trace
 from test_session_steps import Row
-from test_steps import Tables, World, calls_of, rows
+from test_steps import Tables, World, calls_of, each, rows
 
-LATE = [*(f"pyrunc.seccomp_tools.{name}" for name in ("explain", "check", "profile", "record", "trace"))]
+LATE = [f"pyrunc.seccomp_tools.{name}" for name in ("explain", "check", "profile", "record", "trace")]
 ALL: dict[str, Any] = {
     "command.out": 0, "posix.getpid": 77, "command.run_options": SimpleNamespace(bundle="/b"),
     "fs.join": "/b/config.json", "profile.read": ({"defaultAction": "A"}, "/linux/seccomp", "config.json"),
@@ -62,11 +63,7 @@ def command(name: str) -> Callable[[World], Any]:
     return call
 
 
-def given(*values: dict[str, Any], **more: Any) -> list[dict[str, Any]]:
-    """A case for each set of options."""
-    return [{"WITH": {"values": one}} | more for one in values]
-
-
+given = partial(each, "values")  # a case for each set of options
 NO_PROFILE = (None, "/linux/seccomp", "config.json")
 FOUND = [Entry("problem"), Entry("note"), Entry("problem")]
 COMMANDS: dict[str, Row] = {

@@ -471,6 +471,11 @@ def calls_of(module: str, name: str, tables: Tables, more: Iterable[str] = ()) -
     return lines
 
 
+def each(key: str, *values: Any, **more: Any) -> list[dict[str, Any]]:
+    """A case for each value of one entry of WITH."""
+    return [{"WITH": {key: value}} | more for value in values]
+
+
 def rows(tables: Tables) -> pytest.MarkDecorator:
     """The parameters of a test: each function of each table."""
     cases = [pytest.param(row[0], name, id=f"{row[0].rpartition('.')[2]}.{name}") for row in tables for name in row[1]]
