@@ -159,18 +159,12 @@ def modules() -> list[str]:
     return sorted(set(found) - {"plan.ops", "build", "native.prototypes", "spec.types"})
 
 
-def file_of(module: str) -> Path:
-    """The file of a module or a package."""
-    place = ROOT / module.replace(".", "/")
-    return place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
-
-
 @pytest.mark.parametrize("module", modules())
 def test_our_own_constants(module: str) -> None:
     """Flags of open(2) differ between machines."""
-    found = vars(importlib.import_module(f"pyrunc.{module}"))
-    lines = []
-    for name in dict.fromkeys(constants(file_of(module))):
+    imported = importlib.import_module(f"pyrunc.{module}")
+    found, lines = vars(imported), []
+    for name in dict.fromkeys(constants(Path(str(imported.__file__)))):
         text = shown(found.get(name))
         left_out = name in KERNEL.get(module, {}) or name.endswith(("_FLAGS", "TYPE_CHECKING")) or name == "_DIRECTORY"
         if text is not None and name.isupper() and not left_out:
