@@ -7,7 +7,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -272,6 +273,15 @@ AIO: dict[str, Row] = {
 # -- a session in a library ------------------------------------------------------------------------
 
 
+@contextmanager
+def held(**values: Any) -> Iterator[None]:
+    """What the library knows of sessions and children."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in values.items():
+            patch.setattr(library, f"_{name}", value)
+        yield
+
+
 def in_library(kind: type[Any], name: str, *args: Any, own: str = "") -> Callable[[World], Any]:
     """A call of a method, whose base class is noted."""
 
@@ -282,16 +292,14 @@ def in_library(kind: type[Any], name: str, *args: Any, own: str = "") -> Callabl
                       True) else None}  # fmt: skip
         values["container"] and values["container"].data.update(runtime={})
         one = w.made(kind, f"{name} {own}", **values)
-        with pytest.MonkeyPatch.context() as patch:
+        own_state = {"sessions": w.spy("sessions"), "reported": w.spy("reported"), "spawning": w.spy("lock")}
+        with held(**own_state), pytest.MonkeyPatch.context() as patch:
             for base in (session.InitSession, create.Create, execution.Exec):
                 for method in {"execute", "spawn", "stray_children", "take_id", "read_config", "on_pid"} & {
                     *vars(base)
                 }:
                     full = f"super().{method}"
                     patch.setattr(base, method, staticmethod(spies.noting(full, w.notes, w.answers)))
-            for held in ("_sessions", "_reported"):
-                patch.setattr(library, held, w.spy(held[1:]))
-            patch.setattr(library, "_spawning", w.spy("lock"))
             w.answers["reported.__contains__"] = False
             found = getattr(one, name)(*w.given(args))
         w.notes.append(f"runtime {values['container'].data['runtime'] if values['container'] else None}")
@@ -325,21 +333,12 @@ def used(manager: Callable[..., Any], *args: Any) -> Callable[[World], Any]:
     return call
 
 
-def held(w: World, **values: Any) -> pytest.MonkeyPatch:
-    """What the library knows of sessions and children, until it is undone."""
-    patch = pytest.MonkeyPatch()
-    for name, value in values.items():
-        patch.setattr(library, f"_{name}", value)
-    return patch
-
-
 def forked(w: World) -> Any:
     """The child of a fork, and what it still knows."""
     known: dict[str, Any] = {"sessions": {w.spy("job")}, "locked": {w.spy("container")}, "streams": {w.spy("stdio")},
                              "reported": {5}}  # fmt: skip
-    patch = held(w, **known, spawning=w.spy("lock"))
-    library._forked()
-    patch.undo()
+    with held(**known, spawning=w.spy("lock")):
+        library._forked()
     return known
 
 
@@ -347,12 +346,10 @@ def gone(w: World) -> Any:
     """The children that are known after one was reaped, and the strays of a session."""
     one = w.made(library.Library, "stray_children")
     known = {5, 6}
-    patch = held(w, reported=known)
-    patch.setattr(session.InitSession, "stray_children", staticmethod(lambda: [4, 5, 6]))
-    library.reaped(5)
-    found = one.stray_children()
-    patch.undo()
-    return known, found
+    with held(reported=known), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session.InitSession, "stray_children", staticmethod(lambda: [4, 5, 6]))
+        library.reaped(5)
+        return known, one.stray_children()
 
 
 def closing(w: World) -> Any:
