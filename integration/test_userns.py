@@ -311,6 +311,18 @@ def test_joined_user_namespace_without_mappings_in_the_config(container: Make, p
     assert (seen["uid"], seen["ns"]["user"]) == ([0, 0, 0], os.readlink(held.path("user")))
 
 
+@pytest.mark.pyrunc_only("runc 1.1.5 demands mappings and then refuses them")
+@pytest.mark.parametrize("uid", [0, 1000])
+def test_pipes_of_an_exec_are_the_users_in_a_namespace_that_is_joined(
+    container: Make, pod: Callable[..., Pod], uid: int
+) -> None:
+    more = {"/linux/uidMappings": DELETE, "/linux/gidMappings": DELETE}
+    one = own(container("sleep", "600", edits=edits(more, user=pod().path("user"))))
+    one.create()
+    script = "echo again > /proc/self/fd/1"
+    assert one.call("exec", "--user", f"{uid}:{uid}", one.id, "/bin/sh", "-c", script).out == "again\n"
+
+
 @pytest.mark.pyrunc_only("runc 1.1.5 does not compare")
 def test_joined_user_namespace_with_other_mappings(container: Make, pod: Callable[..., Pod], refused: Refused) -> None:
     held = pod()

@@ -93,23 +93,35 @@ def _call_helper(name: str, pid: int, wanted: Sequence[IdMapping], pointer: str)
         raise PyruncError(f"{error}; {file} must have a line that gives uid {posix.geteuid()} these ids") from error
 
 
+def map_of(pid: int, kind: str) -> list[IdMapping]:
+    """The ``uid`` or ``gid`` mappings of the user namespace of a process.  Raises SysError."""
+    path = f"/proc/{pid}/{kind}_map"
+    try:
+        content = fs.read_file(path, 65536)
+    except OSError as error:
+        raise SysError("/linux/namespaces", "open", error.errno or 0, value=path) from error
+    return mappings.parse(content.decode("ascii"))
+
+
 def check_joined(pid: int, linux: Linux) -> None:
     """Check mappings in a config that joins a user namespace by path: they must be the namespace's.
 
-    CRI engines send them. ``pid`` is a process in the namespace. Raises ConfigError.
+    CRI engines send them. ``pid`` is a process in the namespace. Raises ConfigError, SysError.
     """
     problems = []
     for kind, wanted in (("uid", linux.get("uidMappings")), ("gid", linux.get("gidMappings"))):
         if not wanted:
             continue
-        found = fs.read_file(f"/proc/{pid}/{kind}_map", 65536).decode("ascii")
-        if mappings.merged(mappings.parse(found)) != mappings.merged(wanted):
-            text = ", ".join(" ".join(line.split()) for line in found.splitlines())
-            given = mappings.text(wanted).strip().replace("\n", ", ")
-            expected = f"the mappings of the user namespace that is joined ({text or 'none'})"
-            problems.append(Problem(f"/linux/{kind}Mappings", expected, given))
+        found = map_of(pid, kind)
+        if mappings.merged(found) != mappings.merged(wanted):
+            expected = f"the mappings of the user namespace that is joined ({_in_a_line(found) or 'none'})"
+            problems.append(Problem(f"/linux/{kind}Mappings", expected, _in_a_line(wanted)))
     if problems:
         raise ConfigError(problems)
+
+
+def _in_a_line(entries: Sequence[IdMapping]) -> str:
+    return mappings.text(entries).strip().replace("\n", ", ")
 
 
 # -- idmapped mounts -------------------------------------------------------------------------------

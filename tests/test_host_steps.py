@@ -65,11 +65,15 @@ IDS: dict[str, Row] = {
             ("newuidmap", True, hooks.HookError("no")), ("newgidmap", True, hooks.HookError("no")),
             ("newgidmap", True, SysError("/p", "clone", 11)))
     ]),
-    "check_joined": (alone(idmap, "check_joined", 41, "$linux"), [
-        {"WITH": {"linux": linux}, "fs.read_file": text}
-        for linux in ({}, {"uidMappings": TWO}, {"gidMappings": ONE, "uidMappings": TWO}, {"gidMappings": TWO})
-        for text in (b"0 5 1\n1 100 9\n", b"", b"  0   5  1\n")
+    "map_of": (lambda w: [idmap.map_of(41, kind) for kind in ("uid", "gid")], [
+        {"fs.read_file": content} for content in (b"0 5 1\n1 100 9\n", b"  0   5  1\n", b"", failed(errno.ESRCH))
     ]),
+    "check_joined": (alone(idmap, "check_joined", 41, "$linux"), [
+        {"WITH": {"linux": linux}, "map_of": found}
+        for linux in ({}, {"uidMappings": TWO}, {"gidMappings": ONE, "uidMappings": TWO}, {"gidMappings": TWO})
+        for found in (TWO, ONE, TWO[:0])
+    ]),
+    "in_a_line": (lambda w: [idmap._in_a_line(entries) for entries in (TWO, ONE, TWO[:0])], [{}]),
     "open_mount": (alone(idmap, "open_mount", mount_of, "/src", "/mounts/1"), [
         {"WITH": given, **more}
         for given, more in (

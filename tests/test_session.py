@@ -24,8 +24,10 @@ from plan_support import compiled
 from pyrunc import handshake as h
 from pyrunc.container import lifecycle
 from pyrunc.errors import PyruncError, SysError
+from pyrunc.idmap import map_of
 from pyrunc.launch import exec, run, session, spawn
 from pyrunc.log import Log
+from pyrunc.spec.mappings import host_id
 
 kept = transcript.follow()
 
@@ -65,12 +67,18 @@ def test_pipes_belong_to_the_user_of_the_program_as_the_host_knows_it() -> None:
     }
     mapped: Json = {"linux": maps}
     plain: Json = {"linux": {}}
+    joined: Json = {"linux": {"namespaces": [{"type": "pid"}, {"type": "user", "path": "/proc/5/ns/user"}]}}
     nobody: Json = {}
     user: Json = {"user": {"uid": 3, "gid": 4}}
     one.own_streams(mapped, nobody)
     one.own_streams(mapped, user)
-    one.own_streams(plain, user)  # init gives these away
-    assert given.owners == [(1000, 2000), (1003, 2004)]
+    for pid in (0, os.getpid()):
+        one.own_streams(plain, user, pid)  # init gives these away
+    one.own_streams(joined, user)  # no process yet whose maps could be read
+    one.own_streams(joined, user, os.getpid())
+    one.own_streams(mapped, user, os.getpid())
+    own = [host_id(map_of(os.getpid(), kind), inside) for kind, inside in (("uid", 3), ("gid", 4))]
+    assert given.owners == [(1000, 2000), (1003, 2004), tuple(own), (1003, 2004)]
 
 
 class Watched:

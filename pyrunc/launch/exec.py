@@ -206,7 +206,7 @@ class Exec(InitSession):
         self.check_terminal(terminal, self.opts.detach)
         if terminal:
             self.close_streams()
-        self.own_streams(self.config, process)
+        self.own_streams(self.config, process, self.container.data["pid"])
         return process
 
     def read_process(self, own: Process) -> tuple[str, Process]:

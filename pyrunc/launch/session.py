@@ -222,20 +222,25 @@ class InitSession:
         """Whether the command waits for the program to exit."""
         return False
 
-    def own_streams(self, config: Config, process: Process) -> None:
-        """Change the owner of the pipes to the program's user, who could not reopen /dev/stdout
-        otherwise.
+    def own_streams(self, config: Config, process: Process, pid: int = 0) -> None:
+        """Change the owner of the pipes to the program's user, who must be able to reopen
+        /dev/stdout: init is in the user namespace, where it may not.
 
-        init cannot do this in a container with its own user namespace: it enters the namespace
-        first.
+        ``pid`` is a process of the container, whose maps are read if the config has none.
         """
+        if self.streams is None:
+            return
         linux = config.get("linux", {})
-        if self.streams is not None and linux.get("uidMappings"):
+        uids, gids = linux.get("uidMappings"), linux.get("gidMappings")
+        if not uids and pid and any(entry["type"] == "user" for entry in linux.get("namespaces", ())):
+            from pyrunc import idmap
+
+            uids, gids = idmap.map_of(pid, "uid"), idmap.map_of(pid, "gid")
+        if uids:
             from pyrunc.spec.mappings import host_id
 
             user = process.get("user", {})
-            uid = host_id(linux["uidMappings"], user.get("uid") or 0)
-            self.streams.own(uid, host_id(linux.get("gidMappings") or [], user.get("gid") or 0))
+            self.streams.own(host_id(uids, user.get("uid") or 0), host_id(gids, user.get("gid") or 0))
 
     def close_streams(self) -> None:
         """Close the pipes; a program with a terminal does not use them."""
