@@ -13,6 +13,7 @@ import pytest
 from integration.differential import (
     campaign,
     compare,
+    conditions,
     crun,
     deviations,
     entries,
@@ -24,7 +25,7 @@ from integration.differential import (
     runc,
 )
 from integration.differential.compare import ABSENT, Difference
-from integration.differential.entries import Deviation
+from integration.differential.entries import Deviation, Pair
 from integration.differential.model import Case, Feature
 from json_type import Json
 from pyrunc.errors import ConfigError
@@ -250,6 +251,33 @@ def test_an_entry_may_ask_for_words() -> None:
     for words, covered in (["", ""], (False, False)), (["no such", ""], (False, True)), (["", "no such"], (True, True)):
         said = {**SAID, "runc": words}
         assert (entry.covers(CASE, status, "runc", said), entry.covers(CASE, left, "runc", said)) == covered
+
+
+def test_words_on_a_terminal_are_not_looked_for() -> None:
+    """A foreground `run` with a terminal writes its errors there, where the test does not look."""
+    entry = Deviation("r", "runc", "step . run rc|left .", "s", "why", said="no such")
+    terminal = [Feature("t", [["/process/terminal", True]])]
+    for features, command, covered in (
+        (terminal, ["run", []], True), (terminal, ["run", ["--detach"]], False), ([], ["run", []], False),
+    ):  # fmt: skip
+        case = Case("config 1 of seed 2", features, [command])
+        for fact in ("step 0 run rc", "left x"):
+            one = Difference(fact, {"pyrunc": 0, "runc": 1, "crun": 0}, ("runc",))
+            assert entry.covers(case, one, "runc", {name: [""] for name in SAID}) == covered, (command, fact)
+
+
+def test_places_of_a_pair() -> None:
+    edits: list[list[Any]] = [
+        ["/mounts/-", {"destination": "/data", "type": "tmpfs", "options": ["tmpcopyup"]}],
+        ["/mounts/-", {"destination": "mnt/sys", "source": "/sys", "options": ["rbind", "ro"]}],
+    ]
+    case = Case("config 1 of seed 2", [Feature("m", edits)], [["create", []]])
+    for fact, inside in (("/data", True), ("/data/a", True), ("/database", False), ("/mnt/sys/b", True), ("/x", False)):
+        assert conditions.to_place(Pair(case, f"out inside path {fact} mode", 1, 2)) == inside, fact
+    assert conditions.bind_sources(Pair(case, "x", 1, 2)) == {"/sys"}
+    assert conditions.private_pids(Pair(case, "x", 1, 2))
+    joined = Case(case.name, [Feature("n", [["/linux/namespaces/0", {"type": "pid", "path": "/p"}]])], case.commands)
+    assert not conditions.private_pids(Pair(joined, "x", 1, 2))
 
 
 @pytest.mark.parametrize("entry", campaign.ENTRIES, ids=lambda entry: entry.name)

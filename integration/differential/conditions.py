@@ -52,6 +52,20 @@ def before(pair: Pair, *verbs: str) -> bool:
     return any(command[0] in verbs for command in pair.case.commands[: int(match[1]) + 1 if match else None])
 
 
+def bind_sources(pair: Pair) -> set[str]:
+    """The sources of all binds."""
+    return {
+        str(entry.get("source"))
+        for entry in pair.config["mounts"]
+        if {"bind", "rbind"} & set(entry.get("options") or ())
+    }
+
+
+def private_pids(pair: Pair) -> bool:
+    """Whether the container has a pid namespace of its own."""
+    return any(entry["type"] == "pid" and not entry.get("path") for entry in pair.config["linux"]["namespaces"])
+
+
 def to(pair: Pair, *destinations: str) -> bool:
     return any(entry["destination"] in destinations for entry in pair.config["mounts"])
 
@@ -60,6 +74,12 @@ def less(pair: Pair) -> bool:
     """A command that fails on both but got less far on the peer, for a reason of its own."""
     theirs, ours = pair.theirs, pair.ours
     return pair.failed and (theirs == ABSENT or (isinstance(theirs, list | dict) and set(theirs) < set(ours)))
+
+
+def to_place(pair: Pair) -> bool:
+    """Whether the path of the fact is in a mount of the config."""
+    path = pair.fact.partition(" path ")[2].split(" ")[0]
+    return any(f"{path}/".startswith(f"/{entry['destination'].strip('/')}/") for entry in pair.config["mounts"])
 
 
 LESS = r"hooks order|hook \S+ is there|rootfs \S+|window .*|left sources|(?:out|terminal) .* is there"

@@ -10,6 +10,7 @@ import re
 from typing import Any
 
 from integration.differential.compare import ABSENT
+from integration.differential.conditions import to_place
 from integration.differential.entries import MOUNT, PROGRAM, Deviation, Pair
 from integration.differential.model import HOOKS
 from integration.differential.refusals import is_not_executed
@@ -280,10 +281,7 @@ ALL: tuple[Deviation, ...] = (
         PROGRAM + r"path \S+ \S+",
         "config.md#linux-mount-options",
         "a mount is not content of the directory, and can be a whole procfs",
-        lambda pair: any(
-            "tmpcopyup" in (entry.get("options") or ()) and f" /{entry['destination'].strip('/')}" in pair.fact
-            for entry in pair.config["mounts"]
-        ),
+        lambda pair: any("tmpcopyup" in options for options in pair.options) and to_place(pair),
     ),
     Deviation(
         "cgroup2 in a joined cgroup namespace",

@@ -80,7 +80,7 @@ class Deviation:
         if peer not in self.peers.split() or re.fullmatch(self.fact, one.fact) is None:
             return False
         step = re.match(r"step (\d+) ", one.fact)
-        if self.said and not (step and _on_terminal(case, int(step[1]))):
+        if self.said and not _on_terminal(case, int(step[1]) if step else 0):
             texts = [said[name][int(step[1])] if step else "".join(said[name]) for name in (peer, "pyrunc")]
             if re.search(self.said, "\n".join(texts).strip()) is None:
                 return False

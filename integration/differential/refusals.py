@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 
-from integration.differential.conditions import RUN, before
+from integration.differential.conditions import RUN, before, private_pids
 from integration.differential.entries import Deviation, Pair
 
 EXEC = r"step \d+ exec rc"
@@ -335,7 +335,7 @@ RUNC: tuple[Deviation, ...] = (
         "runtime.md#errors",
         "an error of create, as with crun",
         lambda pair: refused(pair) and pair.has("linux.seccomp"),
-        "rflags",
+        "rflags|pyrunc: error: /process/args/0 ",
     ),
     Deviation(
         "runc: a filter kills exec before its program",
@@ -351,7 +351,7 @@ RUNC: tuple[Deviation, ...] = (
         r"step \d+ kill rc",
         "runtime.md#kill",
         "an error if the container is neither created nor running",
-        lambda pair: (pair.ours, pair.theirs) == ("fails", 0) and pair.has("namespaces.pid.host"),
+        lambda pair: (pair.ours, pair.theirs) == ("fails", 0) and not private_pids(pair),
     ),
     Deviation(
         "runc: init of a created container survives signals",
@@ -364,8 +364,44 @@ RUNC: tuple[Deviation, ...] = (
             and pair.ours in ("fails", "stopped", "none", "gone", "")
             and before(pair, "kill")
             and before(pair, "create")
-            and pair.has("namespaces.pid.host")
+            and not private_pids(pair)
         ),
+    ),
+    Deviation(
+        "runc: kill without a cgroup",
+        "runc",
+        r"step \d+ kill rc",
+        "runtime.md#kill",
+        "without a pid namespace of its own runc looks for all processes in the cgroup, and spares the first one",
+        lambda pair: before(pair, "cgroup-gone") and not private_pids(pair),
+        "cgroup not exist",
+    ),
+    Deviation(
+        "runc: a paused container whose init was killed cannot be deleted",
+        "runc",
+        r"step \d+ delete rc",
+        "runtime.md#delete",
+        "stopped: the container process has exited",
+        lambda pair: before(pair, "kill") and before(pair, "pause"),
+        "not stopped: paused",
+    ),
+    Deviation(
+        "runc: tmpcopyup of what is mounted below",
+        "runc",
+        RUN,
+        "config.md#linux-mount-options",
+        "a mount is not content of the directory, and need not be readable",
+        lambda pair: done(pair) and _option(pair, "tmpcopyup"),
+        "tmpcopyup: failed to copy",
+    ),
+    Deviation(
+        "runc: a cgroup mount that reaches the host",
+        "runc",
+        RUN,
+        "config-linux.md#rootfs-mount-propagation",
+        "a shared root is not shared with the host; with runc the mount in the bound /sys covers the host's cgroups",
+        lambda pair: done(pair) and pair.has("mount.cgroup") and bool(pair.config["linux"].get("rootfsPropagation")),
+        "cannot get dir FD for /sys/fs/cgroup",
     ),
     Deviation(
         "runc: crashes",
@@ -379,6 +415,15 @@ RUNC: tuple[Deviation, ...] = (
 )
 
 CRUN: tuple[Deviation, ...] = (
+    Deviation(
+        "crun: nodes of a user namespace are bound from the same path of the host",
+        "crun",
+        RUN,
+        "config-linux.md#devices",
+        "type, major and minor identify the device, and fifos need none",
+        lambda pair: done(pair) and pair.has("namespaces.user") and pair.has("linux.devices"),
+        r"mount `(/\S+)` to `\1`: No such file",
+    ),
     Deviation(
         "crun: exec ends with 1 on errors",
         "crun",

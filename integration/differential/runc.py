@@ -159,7 +159,36 @@ ALL: tuple[Deviation, ...] = (
         r"step \d+ \S+ (?:state status|state pid|rc)",
         "runtime.md#state",
         "stopped: the container process has exited",
-        lambda pair: before(pair, "init-dies") and before(pair, "pause"),
+        lambda pair: before(pair, "init-dies", "kill") and before(pair, "pause"),
+    ),
+    Deviation(
+        "runc: a terminal of an exec that fails",
+        "runc",
+        "window .*",
+        "runtime.md#errors",
+        "the program is looked up after the terminal was sent; pyrunc and crun refused the command before",
+        lambda pair: pair.ours == ABSENT and "--console-socket" in str(pair.case.commands),
+    ),
+    Deviation(
+        "runc: a read-only tmpfs that is covered",
+        "runc",
+        MOUNT + "options",
+        "config.md#mounts",
+        "it is remounted read-only at the end, on top of what covers it under another name",
+        lambda pair: (
+            " #2 " in pair.fact
+            and any(
+                entry.get("type") == "tmpfs" and "ro" in (entry.get("options") or ()) for entry in pair.config["mounts"]
+            )
+        ),
+    ),
+    Deviation(
+        "runc: stdio of an exec in a joined user namespace",
+        "runc",
+        PROGRAM + "stdio [012] uid",
+        "config.md#user",
+        "a file of the caller's keeps its owner if the namespace does not map it",
+        lambda pair: pair.ours == 65534 and pair.has("namespaces.user.path"),
     ),
     Deviation(
         "runc: hangs with a seccomp profile",
