@@ -46,6 +46,7 @@ def descriptors() -> dict[str, str]:
 def runtime_(box: Box) -> Iterator[pyrunc.Runtime]:
     """A runtime over the test's state root. The test fails if it leaves a descriptor open."""
     before = descriptors()
+    gc.freeze()  # the objects of all earlier tests, which would take seconds to visit
     yield pyrunc.Runtime(root=box.root)
     gc.collect()  # referenced by tracebacks of expected errors
     left = {name: target for name, target in descriptors().items() if before.get(name) != target}

@@ -6,6 +6,7 @@ import array
 import json
 import os
 import socket
+import struct
 import tempfile
 import threading
 from pathlib import Path
@@ -19,6 +20,7 @@ pytest.importorskip("pyrunc._shim", reason="the extension is not built")
 
 from pyrunc import seccomp
 from pyrunc.errors import SysError
+from pyrunc.native import sockets
 
 
 class Agent:
@@ -107,9 +109,19 @@ def test_send_listener_failures(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("reads", [False, True], ids=["does-not-accept", "does-not-read"])
-def test_send_listener_to_an_agent_that_sleeps(tmp_path: Path, reads: bool) -> None:
+def test_send_listener_to_an_agent_that_sleeps(tmp_path: Path, reads: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten seconds, then an error: no command waits forever for an agent."""
     path = str(tmp_path / "agent.sock")
+    connect, limits = sockets.connect, []
+
+    def impatient(path: bytes) -> int:
+        fd = connect(path)
+        with socket.socket(fileno=os.dup(fd)) as connected:
+            limits.append(connected.getsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, 16))
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@2l", 0, 200_000))
+        return fd
+
+    monkeypatch.setattr(sockets, "connect", impatient)
     with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as other:
         server.bind(path)
         server.listen(0)
@@ -119,3 +131,4 @@ def test_send_listener_to_an_agent_that_sleeps(tmp_path: Path, reads: bool) -> N
         call = "sendmsg" if reads else "connect"
         with pytest.raises(SysError, match=f'listenerPath ".*": {call}: ETIMEDOUT'):
             seccomp.hand_over(server.fileno(), heard_at(path), 1, status)
+    assert limits == ([struct.pack("@2l", 10, 0)] if reads else [])
