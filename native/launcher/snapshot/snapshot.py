@@ -16,6 +16,7 @@ from __future__ import annotations
 import __future__
 
 import array
+import collections
 import ctypes
 import json
 import marshal
@@ -31,7 +32,7 @@ from typing import NamedTuple
 PAGE = 4096
 MAKE, READY = 1, 2
 ATTEMPTS = 2  # the second one is for a machine that was too slow for a time limit
-VOTES = 4  # training runs at most, until two agree
+AGREE, VOTES = 3, 6  # training runs that must agree, and runs at most
 TIMEOUT = 120  # seconds, for one run
 LOAD, NOBITS, PROGBITS, SYMTAB, RELA = 1, 8, 1, 2, 4
 EXECUTABLE = 2  # ET_EXEC
@@ -177,14 +178,15 @@ class Training:
         """Return the level of each block.  Raises NoSnapshotError.
 
         About one run in twenty on a busy machine differs from the others, because what is alive at a
-        moment depends on time. So two runs have to agree; where none do, the last one counts.
+        moment depends on time, and two of these may be equal.
         """
-        found: list[bytes] = []
+        found: collections.Counter[bytes] = collections.Counter()
         for _ in range(VOTES):
-            found.append(run(program, 0, self.request(train=True), fixed=True))
-            if found[-1] in found[:-1]:
+            levels = run(program, 0, self.request(train=True), fixed=True)
+            found[levels] += 1
+            if found[levels] == AGREE:
                 break
-        return found[-1]
+        return found.most_common(1)[0][0]
 
 
 def fix_addresses() -> None:
