@@ -104,7 +104,7 @@ def test_a_case_survives_its_text(drawn: list[Case]) -> None:
 def outcome(**changed: Any) -> dict[str, Any]:
     state = {"ociVersion": "1.2.0", "id": "c", "status": "created", "pid": 4321, "bundle": "/w/b"}
     step = {"do": "create", "rc": 0, "state_rc": 0, "state": state, "init": "alive", "cgroup": "/box/c", "group": None}
-    steps = [step | {"owner": "drwxr-xr-x 0:0"}]
+    steps = [step | {"owner": "drwxr-xr-x 0:0", "ns": ["net:[9]"]}]
     left: Json = {"processes": [], "files": {}}
     return {
         "steps": steps,
@@ -127,6 +127,16 @@ def test_numbers_get_meanings() -> None:
     links = {"net": "net:[9]", "pid": "pid:[2]", "ipc": "ipc:[5]", "uts": "uts:[3]"}
     assert names.namespaces(links) == {"net": "container", "pid": "host", "ipc": "joined ipc", "uts": "other"}
     assert names.propagation("shared:8 master:7") == "shared:own master:host"
+
+
+def test_an_exec_in_a_container_whose_program_has_not_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its namespaces are those of the container's first process after some command."""
+    monkeypatch.setattr(observe, "_report", lambda report, names: names.namespaces(report["ns"]))
+    text = json.dumps({"action": "inside", "ns": {"net": "net:[9]", "uts": "uts:[3]"}}) + "\n"
+    found = observe.facts(outcome(texts=[{"of": "exec", "text": text}]), HOST)
+    assert {fact: value for fact, value in found.items() if fact.startswith("exec")} == {
+        "exec inside is there": True, "exec inside net": "container", "exec inside uts": "other",
+    }  # fmt: skip
 
 
 def test_a_failing_verb_is_a_failing_verb_and_a_programs_status_is_its_own() -> None:

@@ -165,7 +165,7 @@ ALL: tuple[Deviation, ...] = (
     Deviation(
         "crun: --cap replaces the sets",
         "crun",
-        PROGRAM + r"(?:caps|nodes|calls) \S+",
+        PROGRAM + r"(?:(?:caps|nodes|calls) \S+|path \S+ (?:read|write|execute))",
         "config.md#linux-process",
         "pyrunc and runc add to the container's",
         cap_flag,

@@ -60,6 +60,7 @@ def facts(outcome: dict[str, Any], host: Host) -> Facts:
     own = {
         ident for label, report in reports if not label.startswith("exec") for ident in report.get("ns", {}).values()
     }
+    own.update(*(step["ns"] for step in outcome["steps"]))
     names = Names(host, outcome["joined"], own)
     for number, step in enumerate(outcome["steps"]):
         _step(found, f"step {number} {step['do']}", step, pids)

@@ -548,7 +548,7 @@ CRUN: tuple[Deviation, ...] = (
         "config-linux.md#devices",
         "they MUST be available, so it is an error when they are not",
         lambda pair: refused(pair) and pair.has("namespaces.user") and pair.has("linux.devices"),
-        "pyrunc: error: .*no node of the host",
+        "pyrunc: error: .*(?:no node of the host|only the host's own node|is a different device)",
     ),
     Deviation(
         "crun: private roots without pivot_root",

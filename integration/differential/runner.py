@@ -316,6 +316,7 @@ class Run:
             "state": state,
             "init": _status(init),
             "cgroup": _init_cgroup(init),
+            "ns": _namespaces(init),
             "group": {name: _text(group / name).strip() for name in ("cgroup.freeze", "cgroup.type")}
             if group.exists()
             else None,
@@ -488,6 +489,15 @@ def _status(pid: int) -> str:
         return "gone"
     threads = int(words[17])
     return "zombie" if words[0] == "Z" and threads < 2 else "alive"  # a filter can kill only the first thread
+
+
+def _namespaces(init: int) -> list[str]:
+    """The namespaces of a process, such as "net:[4026531840]"."""
+    found = []
+    with suppress(OSError):
+        for name in os.listdir(f"/proc/{init}/ns"):
+            found.append(os.readlink(f"/proc/{init}/ns/{name}"))
+    return sorted(found)
 
 
 def _init_cgroup(pid: int) -> str:
