@@ -360,8 +360,8 @@ RUNC: tuple[Deviation, ...] = (
         "runtime.md#kill",
         "the signal ends the process, unless it is the first one of a pid namespace",
         lambda pair: (
-            pair.theirs in (-1, "created", "init", "alive", "/box/c")
-            and pair.ours in ("fails", "stopped", "none", "gone", "")
+            pair.theirs in (-1, 0, "created", "init", "alive", "/box/c")
+            and pair.ours in (255, "fails", "stopped", "none", "gone", "")
             and before(pair, "kill")
             and before(pair, "create")
             and not private_pids(pair)
