@@ -23,9 +23,9 @@ HANDLERS_OUT = HERE / "init" / "handlers.c"
 PY_OUT = HERE.parent / "pyrunc" / "plan" / "ops.py"
 
 NUMBERS, STRINGS = 8, 4  # slots of a step: struct plan_step in plan.h
-WIDTH = {"u32": 1, "i32": 1, "u64": 2, "str": 0, "list": 1, "blob": 1}
-PY_TYPE = {"u32": "int", "i32": "int", "u64": "int", "str": "str", "list": "list[str]", "blob": "bytes"}
-PY_DEFAULT = {"u32": "0", "i32": "0", "u64": "0", "str": '""', "list": "_NONE", "blob": 'b""'}
+WIDTH = {"u32": 1, "fd": 1, "i32": 1, "u64": 2, "str": 0, "list": 1, "blob": 1}
+PY_TYPE = {"u32": "int", "fd": "int", "i32": "int", "u64": "int", "str": "str", "list": "list[str]", "blob": "bytes"}
+PY_DEFAULT = {"u32": "0", "fd": "0", "i32": "0", "u64": "0", "str": '""', "list": "_NONE", "blob": 'b""'}
 
 
 class Arg(NamedTuple):
@@ -174,7 +174,7 @@ def emit_method(op: Op) -> list[str]:
     params = "".join(f", {a.name}: {PY_TYPE[a.kind]} = {PY_DEFAULT[a.kind]}" for a in op.args)
     numbers, strings = [], []
     for a in op.args:
-        if a.kind in ("u32", "i32"):
+        if a.kind in ("u32", "i32", "fd"):
             numbers.append(f"{a.name} & 0xFFFFFFFF" if a.kind == "i32" else a.name)
         elif a.kind == "u64":
             numbers += [f"{a.name} & 0xFFFFFFFF", f"{a.name} >> 32"]

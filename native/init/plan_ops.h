@@ -2,7 +2,7 @@
 #ifndef PYRUNC_PLAN_OPS_H
 #define PYRUNC_PLAN_OPS_H
 
-#define PLAN_ABI 0x60ab820fu
+#define PLAN_ABI 0x14c041f7u
 
 enum plan_section { SEC_ENTER = 1, SEC_SETUP, SEC_FINISH, SEC_RUN };
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-ABI = 0x60ab820f
+ABI = 0x14c041f7
 _NONE: list[str] = []
 
 OP_PLACE = 1
@@ -130,18 +130,18 @@ P_EXECVE_LISTEN_PID = 0x2
 
 # code -> (name, section, ((arg, kind, pointer suffix, number slot, string slot), ...), policy bit names)
 OPS: dict[int, tuple[str, str, tuple[tuple[str, str, str, int, int], ...], tuple[str, ...]]] = {
-    1: ("PLACE", "ENTER", (("cgroup_fd", "u32", "", 0, -1),), ()),
+    1: ("PLACE", "ENTER", (("cgroup_fd", "fd", "", 0, -1),), ()),
     2: ("OOM_SCORE", "ENTER", (("value", "i32", "", 0, -1),), ("BEST_EFFORT",)),
     3: ("DUMPABLE", "ENTER", (("value", "u32", "", 0, -1),), ()),
-    4: ("OPEN_TREE", "ENTER", (("slot", "u32", "", 0, -1), ("propagation", "u32", "", 1, -1), ("path", "str", "source", -1, 0),), ("RECURSIVE",)),
+    4: ("OPEN_TREE", "ENTER", (("slot", "fd", "", 0, -1), ("propagation", "u32", "", 1, -1), ("path", "str", "source", -1, 0),), ("RECURSIVE",)),
     5: ("ENTER_ROOT", "ENTER", (("path", "str", "path", -1, 0),), ()),
     6: ("MAKE_NODE", "ENTER", (("number", "u32", "", 0, -1), ("kind", "u32", "", 1, -1), ("mode", "u32", "", 2, -1), ("major", "u32", "", 3, -1), ("minor", "u32", "", 4, -1), ("uid", "u32", "", 5, -1), ("gid", "u32", "", 6, -1), ("path", "str", "path", -1, 0), ("label", "str", "", -1, 1),), ()),
-    7: ("JOIN_NS", "ENTER", (("fd", "u32", "", 0, -1), ("nstype", "u32", "", 1, -1), ("path", "str", "path", -1, 0),), ()),
+    7: ("JOIN_NS", "ENTER", (("fd", "fd", "", 0, -1), ("nstype", "u32", "", 1, -1), ("path", "str", "path", -1, 0),), ()),
     8: ("UNSHARE_USER", "ENTER", (), ("DUMPABLE",)),
     9: ("UNSHARE", "ENTER", (("flags", "u32", "", 0, -1),), ()),
     10: ("TIME_OFFSETS", "ENTER", (("offsets", "list", "", 0, 0),), ()),
     11: ("CPU_INITIAL", "ENTER", (("cpus", "blob", "", 0, 0),), ()),
-    12: ("CLONE_INIT", "ENTER", (("cgroup_fd", "u32", "", 0, -1),), ("IN_CGROUP", "COMPLETE",)),
+    12: ("CLONE_INIT", "ENTER", (("cgroup_fd", "fd", "", 0, -1),), ("IN_CGROUP", "COMPLETE",)),
     13: ("CPU_FINAL", "SETUP", (("cpus", "blob", "", 0, 0),), ()),
     14: ("SETSID", "SETUP", (), ("TERMINAL",)),
     15: ("KEYRING", "SETUP", (("name", "str", "", -1, 0),), ("OTHER_SEARCH",)),
@@ -150,7 +150,7 @@ OPS: dict[int, tuple[str, str, tuple[tuple[str, str, str, int, int], ...], tuple
     18: ("LO_UP", "SETUP", (), ()),
     19: ("PROPAGATION", "SETUP", (("propagation", "u32", "", 0, -1),), ()),
     20: ("ROOT", "SETUP", (("path", "str", "path", -1, 0),), ("NO_BIND", "CWD", "SLAVE", "CALLERS",)),
-    21: ("MOUNT", "SETUP", (("attr_set", "u32", "", 0, -1), ("attr_clr", "u32", "", 1, -1), ("implied", "u32", "", 2, -1), ("rec_set", "u32", "", 3, -1), ("rec_clr", "u32", "", 4, -1), ("propagation", "u32", "", 5, -1), ("tree", "u32", "", 6, -1), ("fstype", "str", "type", -1, 0), ("source", "str", "source", -1, 1), ("dest", "str", "destination", -1, 2), ("data", "list", "options", 7, 3),), ("BIND", "RECURSIVE", "REMOUNT", "COPY_UP", "INHERIT_MODE", "PLAIN_DIR", "IN_PROC", "CGROUP", "HOST_BIND", "SOURCE_FD", "NEW_ROOT", "BUILD", "ATTACH", "REPORT",)),
+    21: ("MOUNT", "SETUP", (("attr_set", "u32", "", 0, -1), ("attr_clr", "u32", "", 1, -1), ("implied", "u32", "", 2, -1), ("rec_set", "u32", "", 3, -1), ("rec_clr", "u32", "", 4, -1), ("propagation", "u32", "", 5, -1), ("tree", "fd", "", 6, -1), ("fstype", "str", "type", -1, 0), ("source", "str", "source", -1, 1), ("dest", "str", "destination", -1, 2), ("data", "list", "options", 7, 3),), ("BIND", "RECURSIVE", "REMOUNT", "COPY_UP", "INHERIT_MODE", "PLAIN_DIR", "IN_PROC", "CGROUP", "HOST_BIND", "SOURCE_FD", "NEW_ROOT", "BUILD", "ATTACH", "REPORT",)),
     22: ("UNMOUNT", "SETUP", (("id", "u64", "", 0, -1), ("dest", "str", "destination", -1, 0),), ("UNIQUE",)),
     23: ("MOUNT_LABEL", "SETUP", (("dest", "str", "destination", -1, 0), ("label", "str", "", -1, 1),), ()),
     24: ("DEV_NODE", "SETUP", (("kind", "u32", "", 0, -1), ("mode", "u32", "", 1, -1), ("major", "u32", "", 2, -1), ("minor", "u32", "", 3, -1), ("uid", "u32", "", 4, -1), ("gid", "u32", "", 5, -1), ("number", "u32", "", 6, -1), ("path", "str", "path", -1, 0),), ("DEFAULT", "BIND_HOST", "MADE", "ANY_MODE", "ANY_UID", "ANY_GID", "THERE",)),
@@ -158,7 +158,7 @@ OPS: dict[int, tuple[str, str, tuple[tuple[str, str, str, int, int], ...], tuple
     26: ("SYNC_MOUNTED", "SETUP", (), ()),
     27: ("HOOK", "SETUP", (("timeout_ms", "u32", "", 0, -1), ("path", "str", "path", -1, 0), ("args", "list", "", 1, 1), ("env", "list", "", 2, 2), ("state", "list", "", 3, 3),), ("IN_CONTAINER", "SET_HOME",)),
     28: ("PIVOT", "SETUP", (), ("MOVE", "CHROOT",)),
-    29: ("CONSOLE", "FINISH", (("fd", "u32", "", 0, -1), ("rows", "u32", "", 1, -1), ("cols", "u32", "", 2, -1), ("uid", "u32", "", 3, -1), ("gid", "u32", "", 4, -1),), ("MOUNT_CONSOLE", "NOT_CONTROLLING",)),
+    29: ("CONSOLE", "FINISH", (("fd", "fd", "", 0, -1), ("rows", "u32", "", 1, -1), ("cols", "u32", "", 2, -1), ("uid", "u32", "", 3, -1), ("gid", "u32", "", 4, -1),), ("MOUNT_CONSOLE", "NOT_CONTROLLING",)),
     30: ("REOPEN_NULL", "FINISH", (), ()),
     31: ("REMOUNT_RO", "FINISH", (("attr_set", "u32", "", 0, -1), ("dest", "str", "destination", -1, 0),), ()),
     32: ("ROOT_RO", "FINISH", (), ()),
@@ -190,7 +190,7 @@ OPS: dict[int, tuple[str, str, tuple[tuple[str, str, str, int, int], ...], tuple
     58: ("CHDIR", "FINISH", (("cwd", "str", "", -1, 0),), ("TRY",)),
     59: ("FIND_EXE", "FINISH", (("file", "str", "", -1, 0), ("path", "str", "", -1, 1),), ("TRY",)),
     60: ("JOINABLE", "FINISH", (), ()),
-    61: ("WAIT_START", "RUN", (("start_fd", "u32", "", 0, -1), ("error_fd", "u32", "", 1, -1),), ("SOCKET",)),
+    61: ("WAIT_START", "RUN", (("start_fd", "fd", "", 0, -1), ("error_fd", "fd", "", 1, -1),), ("SOCKET",)),
     62: ("EXECVE", "RUN", (("args", "list", "", 0, 0), ("env", "list", "", 1, 1),), ("SET_HOME", "LISTEN_PID",)),
     63: ("LEAVE", "RUN", (), ()),
 }

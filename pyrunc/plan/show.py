@@ -111,13 +111,14 @@ def as_json(plan: Plan, config: Config | None = None) -> dict[str, Any]:  # JSON
     """The plan as JSON-ready objects: named arguments, blobs in hexadecimal, unused slots null."""
     steps, borders = [], _borders(plan)
     for index, (op, policy, _, _) in enumerate(plan.steps):
-        name, _, _, bits = ops.OPS[op]
+        name, _, args, bits = ops.OPS[op]
+        kinds = {arg[0]: arg[1] for arg in args}
         steps.append(
             {
                 "step": index + 1,
                 "section": _section(plan, index, borders),
                 "op": name,
-                "args": {key: _json_value(key, value) for key, value in arguments(plan, index).items()},
+                "args": {key: _json_value(kinds[key], value) for key, value in arguments(plan, index).items()},
                 "policy": [bit for shift, bit in enumerate(bits) if policy >> shift & 1],
                 "origin": plan.origins[index],
             }
@@ -182,11 +183,10 @@ def arguments(plan: Plan, index: int) -> Args:
     return found
 
 
-def _json_value(name: str, value: object) -> object:
+def _json_value(kind: str, value: object) -> object:
     if isinstance(value, bytes):
         return value.hex()
-    # Not a mask, which may have this value too.
-    return None if value == NO_SLOT and name.endswith("fd") else value
+    return None if kind == "fd" and value == NO_SLOT else value
 
 
 # -- the listing -----------------------------------------------------------------------------------
