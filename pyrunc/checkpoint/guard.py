@@ -48,12 +48,17 @@ class Guard:
     def dismiss(self) -> None:
         """End it, because the cgroup is as it should be. Idempotent."""
         if self.pid:
-            fs.ignore(posix.kill, self.pid, SIGKILL)
-            fs.ignore(posix.waitpid, self.pid, 0)
+            fs.ignore(_end, self.pid)
             self.pid = 0
         if self.pipe >= 0:
             fs.close(self.pipe)
             self.pipe = -1
+
+
+def _end(pid: int) -> None:
+    """Kill a child and reap it.  Raises OSError: one that was not killed is not waited for."""
+    posix.kill(pid, SIGKILL)
+    posix.waitpid(pid, 0)
 
 
 def _watch(wait: int, ended: int, directory: str) -> None:
