@@ -239,7 +239,7 @@ CREATE: dict[str, tuple[tuple[Any, ...], list[dict[str, Any]]]] = {
             ("", True, "/top", False), ("pid 4", False, "/top", True), ("pid 4", True, "", True),
             ("pid 4", True, "/top", True),
         )
-    ]),
+    ] + [{"answers": {"kill_children": MemoryError(), "undo.run": []}}]),
 }  # fmt: skip
 RUN: dict[str, tuple[tuple[Any, ...], list[dict[str, Any]]]] = {
     "steps": (("interrupts",), [{}, {"opts": {"detach": True}}, {"self": {"notify": "/n"}}]),

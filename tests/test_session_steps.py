@@ -286,7 +286,7 @@ TALK: dict[str, Row] = {
     "steps": (talking("steps", "@interrupts"), [{}]),
     "close": (talking("close"), [{}]),
     "setting": (talking("setting"), [{}]),
-    "abandon": (talking("abandon"), [{}]),
+    "abandon": (talking("abandon"), [{}, {"kill_children": MemoryError()}]),
     "await_clone": (clone_awaited, [
         {"WITH": {"timeout": timeout}, "poller.poll": Answers(polls), "has_ended": ended}
         for timeout, polls, ended in (

@@ -27,7 +27,7 @@ class Mounts(scenes.Inside):
         source.mkdir()
         bind = {"source": str(source), "options": ["bind"]}
         tmpfs = {"destination": PLACES[1], "type": "tmpfs", "source": "tmpfs"}
-        self.file, self.none = sandbox.path / "mounts.json", sandbox.path / "none.json"
+        self.file, self.none, self.left = (sandbox.path / f"{name}.json" for name in ("mounts", "none", "left"))
         self.file.write_text(
             json.dumps([{"destination": PLACES[0], **bind}, tmpfs, {"destination": PLACES[2], **bind}])
         )
@@ -49,8 +49,10 @@ class Mounts(scenes.Inside):
         if next_one.rc != 0:
             problems.append(f"the next `mounts` fails: {next_one!r}")
         present, noted = self.present(), self.noted()
-        if present not in ([], PLACES) or noted != present:
+        if noted != present:
             problems.append(f"half done: {present} mounted, {noted} in the state")
+        elif present not in ([], PLACES):
+            problems.append(f"left by the failed command: mounts {present}")
         return problems + self.claims(done, present)
 
     def claims(self, done: Outcome, present: list[str]) -> list[str]:
@@ -59,7 +61,9 @@ class Mounts(scenes.Inside):
 
     def clean(self) -> list[str]:
         if self.running and self.present():
-            result = self.one.call("mounts", "remove", self.one.id, str(self.file), check=False)
+            wanted = [mount for mount in json.loads(self.file.read_text()) if mount["destination"] in self.noted()]
+            self.left.write_text(json.dumps(wanted))
+            result = self.one.call("mounts", "remove", self.one.id, str(self.left), check=False)
             if result.rc != 0 or self.present():
                 return [f"cannot be removed: {result!r}", *super().clean()]
         return super().clean()

@@ -190,13 +190,16 @@ class Create(InitSession):
         """Undo everything, then run the poststop hooks, as runtime.md requires after a failure."""
         # Kill first: a cgroup with processes cannot be removed.
         self.channel.close()
-        self.kill_children()
-        if self.stuck and self.undo.holds(self.remove_cgroup) and self.plan.cgroup_path:
-            # Keep the state, so that `delete --force` can find and remove the cgroup later.
-            self.undo.keep(self.remove_cgroup, self.forget)
-            self.undo.push(self.container.unlock)
-            self.stuck += f"; `delete --force {self.opts.id}` removes the rest once it has ended"
-        for problem in self.undo.run():
+        try:
+            self.kill_children()
+            if self.stuck and self.undo.holds(self.remove_cgroup) and self.plan.cgroup_path:
+                # Keep the state, so that `delete --force` can find and remove the cgroup later.
+                self.undo.keep(self.remove_cgroup, self.forget)
+                self.undo.push(self.container.unlock)
+                self.stuck += f"; `delete --force {self.opts.id}` removes the rest once it has ended"
+        finally:
+            problems = self.undo.run()
+        for problem in problems:
             self.log.debug(f"undo: {problem}")
         if self.reached_pid:
             self.host_hooks("poststop", "stopped", fatal=False)

@@ -141,9 +141,11 @@ class InitSession:
     def abandon(self) -> None:
         """Undo what `steps` has done so far: end init, then release what is held."""
         self.channel.close()
-        self.kill_children()
-        self.undo.run()
-        self.close()
+        try:
+            self.kill_children()
+        finally:
+            self.undo.run()
+            self.close()
 
     def handlers(self) -> Handlers:
         """The method that handles each action of ``transitions``."""
@@ -223,10 +225,8 @@ class InitSession:
         return False
 
     def own_streams(self, config: Config, process: Process, pid: int = 0) -> None:
-        """Change the owner of the pipes to the program's user, who must be able to reopen
-        /dev/stdout: init is in the user namespace, where it may not.
-
-        ``pid`` is a process of the container, whose maps are read if the config has none.
+        """Give the pipes to the program's user, who must be able to reopen /dev/stdout; init may
+        not in its user namespace.  Without mappings in the config those of ``pid`` apply.
         """
         if self.streams is None:
             return
