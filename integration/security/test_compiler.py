@@ -146,7 +146,7 @@ def test_a_crash_of_the_compiler(
 
 @pytest.mark.row("T41")
 def test_a_profile_that_takes_forever(container: Make, refused: Refused) -> None:
-    result = container(edits=HOSTILE).create(check=False, timeout=60 * SLOW)
+    result = container(edits=HOSTILE).create(check=False, timeout=30 * SLOW)
     refused(result, f"{POINTER}: compiling the profile takes more than 5 s of processor time")
 
 
