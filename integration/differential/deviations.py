@@ -240,7 +240,7 @@ ALL: tuple[Deviation, ...] = (
         "runc crun",
         MOUNT + "on",
         "config-linux.md#masked-paths",
-        "the bind that makes the path read-only is no peer of a shared root, so the mask is on the bind alone",
+        "the bind that makes the path read-only is not a peer of the shared root, so only the bind has the mask",
         lambda pair: (
             "shared" in str(pair.config["linux"].get("rootfsPropagation"))
             and pair.theirs == "/"
