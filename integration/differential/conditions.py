@@ -52,6 +52,11 @@ def before(pair: Pair, *verbs: str) -> bool:
     return any(command[0] in verbs for command in pair.case.commands[: int(match[1]) + 1 if match else None])
 
 
+def unopened_terminal(pair: Pair) -> bool:
+    """Whether pyrunc sends no terminal to a console socket."""
+    return pair.ours == ABSENT and "--console-socket" in str(pair.case.commands)
+
+
 def bind_sources(pair: Pair) -> set[str]:
     """The sources of all binds."""
     return {

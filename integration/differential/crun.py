@@ -15,6 +15,7 @@ from integration.differential.conditions import (
     contradict,
     exec_env,
     less,
+    unopened_terminal,
 )
 from integration.differential.entries import MOUNT, PROGRAM, Deviation, Pair
 from integration.differential.fields_mounts import ATIME, FLAGS
@@ -553,7 +554,7 @@ ALL: tuple[Deviation, ...] = (
         "window .*",
         "runtime.md#errors",
         "pyrunc and runc refuse a console socket for an exec in the foreground before a terminal exists",
-        lambda pair: pair.ours == ABSENT and "--console-socket" in str(pair.case.commands),
+        unopened_terminal,
     ),
     Deviation(
         "crun: recursive options win over plain ones",

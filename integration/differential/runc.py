@@ -5,7 +5,15 @@ from __future__ import annotations
 import re
 
 from integration.differential.compare import ABSENT
-from integration.differential.conditions import LESS, before, caller_umask, less, of_userns, without_duplicates
+from integration.differential.conditions import (
+    LESS,
+    before,
+    caller_umask,
+    less,
+    of_userns,
+    unopened_terminal,
+    without_duplicates,
+)
 from integration.differential.entries import MOUNT, PROGRAM, Deviation, Pair
 
 
@@ -167,7 +175,7 @@ ALL: tuple[Deviation, ...] = (
         "window .*",
         "runtime.md#errors",
         "the program is looked up after the terminal was sent; pyrunc and crun refused the command before",
-        lambda pair: pair.ours == ABSENT and "--console-socket" in str(pair.case.commands),
+        unopened_terminal,
     ),
     Deviation(
         "runc: a read-only tmpfs that is covered",

@@ -112,13 +112,13 @@ def as_json(plan: Plan, config: Config | None = None) -> dict[str, Any]:  # JSON
     steps, borders = [], _borders(plan)
     for index, (op, policy, _, _) in enumerate(plan.steps):
         name, _, args, bits = ops.OPS[op]
-        kinds = {arg[0]: arg[1] for arg in args}
+        values = arguments(plan, index)
         steps.append(
             {
                 "step": index + 1,
                 "section": _section(plan, index, borders),
                 "op": name,
-                "args": {key: _json_value(kinds[key], value) for key, value in arguments(plan, index).items()},
+                "args": {arg[0]: _json_value(arg[1], values[arg[0]]) for arg in args},
                 "policy": [bit for shift, bit in enumerate(bits) if policy >> shift & 1],
                 "origin": plan.origins[index],
             }
